@@ -1,0 +1,1 @@
+"""What computes the model: one file a backend, imported when asked for."""

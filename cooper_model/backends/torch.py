@@ -1,0 +1,236 @@
+"""The reference backend: torch on any device and dtype, a CPU included."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from cooper_model import transforms
+from cooper_model.backends.base import Backend, Guidance, Token
+from cooper_model.config import CooperConfig, SamplerConfig
+from cooper_model.context import Context, cached_attention
+from cooper_model.flow import euler_step, guidance_active, guide, timesteps
+from cooper_model.network.decoder import Streams
+from cooper_model.network.model import Cooper
+
+
+class TorchBackend(Backend[Context]):
+    """Runs a :class:`Cooper` and its autoencoder where they are.
+
+    :param model, autoencoder: with weights, on one device and in one dtype
+    """
+
+    name = 'torch'
+
+    def __init__(self, model: Cooper, autoencoder: nn.Module) -> None:
+        self.config: CooperConfig = model.config
+        self.model = model.eval().requires_grad_(False)
+        self.autoencoder = autoencoder.eval().requires_grad_(False)
+        tokens = self.config.tokens
+        self._markers = torch.tensor([tokens.image_start, tokens.image_end], device=model.device)
+
+    @classmethod
+    def load(cls, folder: str | Path, device: str | None = None, dtype: torch.dtype | None = None) -> TorchBackend:
+        """Read a checkpoint folder.
+
+        :param device: torch device; default the first CUDA device where there is one, otherwise the CPU
+        :param dtype: default bfloat16 on CUDA, float32 on a CPU
+        """
+        from cooper_model.checkpoint import load_model
+
+        device = device or ('cuda' if torch.cuda.is_available() else 'cpu')
+        dtype = dtype or (torch.bfloat16 if device.startswith('cuda') else torch.float32)
+        return cls(*load_model(folder, device=device, dtype=dtype))
+
+    def new_context(self) -> Context:
+        return Context()
+
+    def fork(self, context: Context) -> Context:
+        return context.fork()
+
+    @torch.inference_mode()
+    def append_text(self, context: Context, ids: Sequence[int]) -> None:
+        tokens = self.config.tokens
+        self._feed_text(context, [tokens.start, *ids, tokens.end])
+
+    @torch.inference_mode()
+    def append_image(self, context: Context, image: np.ndarray, *, latents: bool, vision: bool) -> None:
+        seen = transforms.resize(image, self.config.vae_transform)
+        if latents:
+            self.append_latents(context, self.encode_image(seen))
+        if vision:
+            self.append_vision(context, transforms.normalise(transforms.resize(seen, self.config.vit_transform)))
+
+    @torch.inference_mode()
+    def encode_image(self, image: np.ndarray) -> Tensor:
+        """Return the latents ``(1, z, height/8, width/8)`` of an RGB uint8 image whose sides fit the stride."""
+        return self.autoencoder.encode(self._tensor(transforms.normalise(image))[None])
+
+    @torch.inference_mode()
+    def append_latents(self, context: Context, latents: Tensor) -> Tensor:
+        """Append clean latents ``(1, z, h, w)`` as one segment; returns its final hidden states.
+
+        Keys, values and hidden states of the segment are in the order start marker, end marker, latents.
+        """
+        patch = self.config.latent_patch_size
+        grid = (latents.shape[2] // patch, latents.shape[3] // patch)
+        tokens = transforms.latent_tokens(latents, patch)
+        embedded = self.model.embed_latents(tokens, grid, torch.zeros(1, device=tokens.device))
+        streams = Streams(self.model.embed_text(self._markers)[None], embedded)
+        hidden = self._forward([context], streams, causal=False, store=True)
+        context.position += 1
+        return torch.cat([hidden.understanding, hidden.generation], dim=1)
+
+    @torch.inference_mode()
+    def append_vision(self, context: Context, image: np.ndarray) -> Tensor:
+        """Append a normalised image ``(3, height, width)`` as one ViT segment; returns its final hidden states."""
+        features = self.model.embed_vision(self._tensor(image)[None])
+        first, last = self.model.embed_text(self._markers)[None].split(1, dim=1)
+        streams = Streams(torch.cat([first, features, last], dim=1), None)
+        hidden = self._forward([context], streams, causal=False, store=True)
+        context.position += 1
+        return hidden.understanding
+
+    def decode(
+        self,
+        context: Context,
+        prefix: Sequence[int] = (),
+        *,
+        max_tokens: int = 2048,
+        temperature: float = 0.0,
+        seed: int = 0,
+    ) -> Iterator[Token]:
+        random = torch.Generator().manual_seed(seed)
+        end = self.config.tokens.end
+        hidden = self._feed_text(context, [self.config.tokens.start, *prefix])
+        try:
+            for _ in range(max_tokens):
+                token = self._choose(hidden[0, -1], temperature, random)
+                if token.id == end:
+                    break
+                # Fed before it is shown, so that the context is whole whenever the caller stops.
+                hidden = self._feed_text(context, [token.id])
+                yield token
+        finally:
+            self._feed_text(context, [end])
+
+    @torch.inference_mode()
+    def decode_batch(self, contexts: Sequence[Context], max_tokens: int, temperature: float = 0.0, seed: int = 0) -> (
+        list[list[Token]]
+    ):
+        """Decode one text segment of each context together; returns the tokens of each without the end token."""
+        random = torch.Generator().manual_seed(seed)
+        end = self.config.tokens.end
+        results: list[list[Token]] = [[] for _ in contexts]
+        active = list(range(len(contexts)))
+        feed = [self.config.tokens.start] * len(contexts)
+        for _ in range(max_tokens + 1):
+            rows = [contexts[i] for i in active]
+            hidden = self._feed_rows(rows, [[feed[i]] for i in active])
+            still = []
+            for row, i in enumerate(active):
+                if feed[i] == end:
+                    continue
+                token = self._choose(hidden[row, -1], temperature, random)
+                full = len(results[i]) == max_tokens
+                feed[i] = end if full else token.id
+                if feed[i] != end:
+                    results[i].append(token)
+                still.append(i)
+            active = still
+            if not active:
+                break
+        leftover = [i for i in active if feed[i] == end]
+        if leftover:
+            self._feed_rows([contexts[i] for i in leftover], [[end]] * len(leftover))
+        return results
+
+    def noise(self, height: int, width: int, seed: int) -> np.ndarray:
+        stride = self.config.latent_stride
+        count = (height // stride) * (width // stride)
+        return np.random.default_rng(seed).standard_normal((count, self.config.latent_dim), dtype=np.float32)
+
+    @torch.inference_mode()
+    def generate(
+        self, guidance: Guidance[Context], height: int, width: int, sampler: SamplerConfig, noise: np.ndarray
+    ) -> Iterator[np.ndarray | None]:
+        stride = self.config.latent_stride
+        grid = (height // stride, width // stride)
+        x = self._tensor(noise)
+        times = timesteps(sampler.num_timesteps, sampler.shift)
+        for t, t_next in zip(times, times[1:]):
+            x = euler_step(x, self.guided_velocity(guidance, x, grid, t, sampler), t, t_next)
+            if t_next > 0:
+                yield None
+        yield None
+        latents = transforms.tokens_to_latents(x[None], grid, self.config.latent_patch_size)
+        picture = self.autoencoder.decode(latents)[0].float()
+        yield (picture * 0.5 + 0.5).clamp(0, 1).permute(1, 2, 0).cpu().numpy()
+
+    @torch.inference_mode()
+    def guided_velocity(
+        self, guidance: Guidance[Context], x: Tensor, grid: tuple[int, int], t: float, sampler: SamplerConfig
+    ) -> Tensor:
+        """Return the velocity at noisy tokens ``(tokens, latent_dim)``; all branches run as one batch."""
+        if not guidance_active(t, sampler):
+            return self.velocity([guidance.full], x, grid, t)[0]
+        branches = [guidance.full, guidance.no_text]
+        if sampler.image_scale > 1:
+            branches.append(guidance.no_image)
+        if None in branches:
+            raise ValueError('guidance is on but a branch has no context; give no_text and no_image')
+        velocities = self.velocity(branches, x, grid, t)
+        return guide(velocities[0], velocities[1], velocities[2] if len(branches) > 2 else None, sampler)
+
+    @torch.inference_mode()
+    def velocity(self, contexts: list[Context], x: Tensor, grid: tuple[int, int], t: float) -> Tensor:
+        """Return ``(contexts, tokens, latent_dim)``: the velocity of the same noisy tokens under each context."""
+        time = torch.full((1,), t, device=x.device)
+        rows = len(contexts)
+        embedded = self.model.embed_latents(x[None], grid, time).expand(rows, -1, -1)
+        streams = Streams(self.model.embed_text(self._markers)[None].expand(rows, -1, -1), embedded)
+        hidden = self._forward(contexts, streams, causal=False, store=False)
+        return self.model.velocity(hidden.generation)
+
+    def image_size(self, height: int, width: int) -> tuple[int, int]:
+        return transforms.resized_size(height, width, self.config.vae_transform)
+
+    def _tensor(self, array: np.ndarray) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(array)).to(self.model.device, self.model.dtype)
+
+    def _choose(self, hidden: Tensor, temperature: float, random: torch.Generator) -> Token:
+        logits = self.model.logits(hidden)[: self.config.usable_vocab].float()
+        logprobs = logits.log_softmax(-1)
+        if temperature > 0:
+            chosen = torch.multinomial((logits / temperature).softmax(-1).cpu(), 1, generator=random)
+        else:
+            chosen = logits.argmax()
+        number = int(chosen)
+        return Token(number, float(logprobs[number]))
+
+    @torch.inference_mode()
+    def _feed_text(self, context: Context, ids: Sequence[int]) -> Tensor:
+        return self._feed_rows([context], [ids])
+
+    def _feed_rows(self, contexts: list[Context], rows: Sequence[Sequence[int]]) -> Tensor:
+        ids = torch.tensor(rows, device=self.model.device)
+        streams = Streams(self.model.embed_text(ids), None)
+        hidden = self._forward(contexts, streams, causal=True, store=True)
+        for context in contexts:
+            context.position += ids.shape[1]
+        return hidden.understanding
+
+    def _forward(self, contexts: list[Context], streams: Streams, causal: bool, store: bool) -> Streams:
+        present = [x for x in streams if x is not None]
+        count = sum(x.shape[1] for x in present)
+        like = present[0]
+        starts = torch.tensor([context.position for context in contexts], device=like.device)
+        positions = starts[:, None].expand(-1, count)
+        if causal:
+            positions = positions + torch.arange(count, device=like.device)
+        attend = cached_attention(contexts, count, causal, store, self.config.decoder, like)
+        return self.model(streams, positions, attend)
