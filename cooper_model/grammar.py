@@ -1,7 +1,7 @@
 r"""The tag grammar of a model turn: parse it, format it, and notice while it streams that it is complete.
 
-A turn is ``<think>..</think>`` and one action: ``<depth-estimation>``, ``<segmentation>`` or ``<answer>``; the short
-answer stands in ``\boxed{}``. Models break the grammar, so every function takes any text and none raises on it.
+A turn is ``<think>..</think>`` and one action: ``<depth-estimation>``, ``<segmentation>`` or ``<answer>``;
+the short answer stands in ``\boxed{}``. Models break the grammar, so no function here raises on any text.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ def format_turn(turn: Turn) -> str:
 def parse_turn(text: str) -> Turn:
     """Read a model turn.
 
-    The first complete action counts; where a depth tag was opened as well as a segmentation tag, depth counts, as in
-    the published model. Without a complete action, one that was opened counts up to the end of the text. Tags inside a
-    closed thought do not count. For a turn without an action, ``body`` is what stands outside the thought.
+    The first complete action counts; where a depth tag was opened as well as a segmentation tag, depth counts,
+    as in the published model. Without a complete action, one that was opened counts up to the end of the text.
+    Tags inside a closed thought do not count. Without an action, ``body`` is what stands outside the thought.
     """
     thought, start = _thought(text)
     found = _complete(text, start) or _opened(text, start)
@@ -70,7 +70,7 @@ def without_action(text: str) -> str:
 
 
 class TurnScanner:
-    """Collects the text of a streaming turn and says when its action is complete, so that decoding can stop."""
+    """Collects a streaming turn and says when its action is complete, so that decoding can stop."""
 
     def __init__(self, text: str = '') -> None:
         self.text = text
@@ -87,7 +87,7 @@ class TurnScanner:
 
 
 def boxed(text: str) -> str | None:
-    r"""Return what stands in the last ``\boxed{}``, without a doubled pair of braces; None where there is none.
+    r"""Return what the last ``\boxed{}`` holds, without a doubled pair of braces; None where there is none.
 
     A box that is not closed reaches to the end of the text or to the next tag.
     """
@@ -113,7 +113,7 @@ def short_answer(turn: Turn) -> str:
 
 
 def match_choice(text: str, choices: Sequence[str]) -> int | None:
-    """Return the index of the choice that ``text`` names by its letter, by its words, or by both; None if unclear."""
+    """Return the index of the choice that ``text`` names by letter, words, or both; None if unclear."""
     said = text.strip().rstrip('.').casefold()
     words = [choice.strip().rstrip('.').casefold() for choice in choices]
     if words.count(said) == 1:
@@ -139,15 +139,15 @@ _UNITS = {
     '%': ('%', 'percent'),
 }
 _UNIT_OF = {word: unit for unit, words in _UNITS.items() for word in words}
-_WORDS = 'zero one two three four five six seven eight nine ten eleven twelve'.split()
+_WORDS = ('zero', 'one', 'two', 'three', 'four', 'five', 'six', 'seven', 'eight', 'nine', 'ten')
 _LONGEST_NUMERIC = 256
 
 
 def parse_number(text: str) -> tuple[float, str] | None:
     """Return ``(value, unit)`` of the first number in a short answer, or None.
 
-    The unit is one of m, cm, mm, km, in, ft, deg, % or empty where none of them follows. A lone number word up to
-    twelve is a number too. Only the first 256 characters are read.
+    The unit is one of m, cm, mm, km, in, ft, deg, % or empty where none of them follows. A lone number word
+    up to ten is a number too. Only the first 256 characters are read.
     """
     text = text[:_LONGEST_NUMERIC].strip()
     word = text.rstrip('.').casefold()
@@ -204,4 +204,5 @@ def _depth_opened(text: str, start: int, end: int) -> _Found | None:
     first = text.find(opening, start, end)
     if first < 0:
         return None
-    return _Found('depth', min(first, text.find(f'<{TAGS["segmentation"]}>', start)), first + len(opening), end)
+    outer = text.find(f'<{TAGS["segmentation"]}>', start)
+    return _Found('depth', min(first, outer), first + len(opening), end)

@@ -1,7 +1,7 @@
-"""Every word that is put in front of the model: system prompts, requests for images, reflection, and the question.
+"""Every word put in front of the model: system prompts, requests for images, reflection, the question.
 
-The words belong to a checkpoint, which was trained on them, and stand in its ``prompts.json``. What that file leaves
-out has this project's own wording, except the two requests, which are those of the published checkpoints.
+The words belong to a checkpoint, which was trained on them, and stand in its ``prompts.json``. What that file
+leaves out has this project's own wording, except the two requests: those of the published checkpoints.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ class Prompts:
 
     system_direct: str = ''
     system_text: str = (
-        'Look at the image and answer the question. First reason step by step inside <think></think>, then answer. '
+        'Look at the image and answer the question. Reason step by step inside <think></think>, then answer. '
         + _GIVE_ANSWER
     )
     system_perception: str = (
-        'You are given an image, a depth map of it and a segmentation of it. Answer the question about the image from '
-        'all three. ' + _GIVE_ANSWER
+        'You are given an image, a depth map of it and a segmentation of it. Answer the question about the '
+        'image from all three. ' + _GIVE_ANSWER
     )
     system_cooper: str = (
-        'Answer a question about an image. In every turn reason inside <think></think> and then do exactly one thing: '
-        'ask for a depth map with <depth-estimation></depth-estimation> where distance or order in depth is unclear, '
-        'ask for a segmentation with <segmentation></segmentation> where objects must be told apart, located or '
-        'counted, or answer. The map that you ask for is shown to you in the next turn. ' + _GIVE_ANSWER
+        'Answer a question about an image. In every turn reason inside <think></think>, then do one thing: '
+        'ask for a depth map with <depth-estimation></depth-estimation> where distance or order in depth is '
+        'unclear, ask for a segmentation with <segmentation></segmentation> where objects must be told '
+        'apart, located or counted, or answer. The map is shown to you in the next turn. ' + _GIVE_ANSWER
     )
     request_depth: str = (
         '<depth-estimation>Estimate the depth of the image and generate the depth map.</depth-estimation>'
@@ -51,8 +51,8 @@ class Prompts:
         '<segmentation>Segment the objects in the image with different colors.</segmentation>'
     )
     reflection: str = (
-        'This is the map that you asked for. Say inside <think></think> what it shows, then ask for the other map if '
-        'it is needed, or answer.'
+        'This is the map that you asked for. Say inside <think></think> what it shows, then ask for the '
+        'other map if it is needed, or answer.'
     )
     forced_answer: str = r'<answer>\boxed{'
 
@@ -83,7 +83,7 @@ class Prompts:
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
             raise ValueError(f'{path} is not valid JSON in UTF-8: {error}') from error
         if not isinstance(words, dict):
-            raise ValueError(f'{path} holds {type(words).__name__}, expected a JSON object with keys {sorted(_KEYS)}')
+            raise ValueError(f'{path} holds {type(words).__name__}, expected a JSON object of texts')
         for key, text in words.items():
             if key not in _KEYS:
                 raise ValueError(f'{path}: unknown key {key!r}, expected one of {sorted(_KEYS)}')
