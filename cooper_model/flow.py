@@ -1,8 +1,8 @@
 """Rectified flow: times, guidance and the Euler step as pure functions.
 
-Noise is reached at t = 1 and the clean latents at t = 0: ``x_t = (1 - t) * clean + t * noise``, and the model predicts
-``v = noise - clean``. Everything here is elementwise arithmetic and sums, written so that it works on torch tensors and
-NumPy arrays alike; velocities are ``(..., tokens, channels)``, leading axes are independent samples.
+Noise is reached at t = 1 and the clean latents at t = 0: ``x_t = (1 - t) * clean + t * noise``, and the model
+predicts ``v = noise - clean``. Everything here is elementwise arithmetic and sums that torch tensors and
+NumPy arrays both know; velocities are ``(..., tokens, channels)``, leading axes are independent samples.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ _EPSILON = 1e-8
 
 
 def shift_time(t: TimeT, shift: float) -> TimeT:
-    """Return ``shift * t / (1 + (shift - 1) * t)``: more time at high noise for a shift above 1; keeps 0 and 1."""
+    """Return ``shift * t / (1 + (shift - 1) * t)``: more time at high noise for a shift above 1."""
     return shift * t / (1 + (shift - 1) * t)
 
 
 def timesteps(num: int, shift: float) -> list[float]:
     """Return ``num`` shifted times from 1 down to 0, hence ``num - 1`` Euler steps.
 
-    Values are float32 (each rounded once and counted from its nearer end, as torch.linspace does), so that a step
-    of the published implementation is met at the same times.
+    Values are float32, each rounded once and counted from its nearer end as torch.linspace does, so that they
+    are the times of the published implementation.
 
     :raises ValueError: fewer than two points
     """
@@ -57,8 +57,8 @@ def guide(v_full: ArrayT, v_no_text: ArrayT, v_no_image: ArrayT | None, sampler:
 
     :param v_full: velocity under the full context, ``(..., tokens, channels)``
     :param v_no_text: the same under the context without the instruction
-    :param v_no_image: the same under the context without the camera image; may be None where the image scale is 1 or
-        less, which switches this branch off
+    :param v_no_image: the same under the context without the camera image; may be None where the image scale
+        is 1 or less, which switches this branch off
     :raises ValueError: the sampler needs the branch without the image and it is None
     """
     if sampler.text_scale <= 1:

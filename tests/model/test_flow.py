@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -85,7 +86,7 @@ def test_euler_steps_along_the_true_velocity_reach_the_clean_sample(branches: li
     clean, noise, _ = branches
     times = flow.timesteps(6, 3.0)
     x = flow.interpolate(clean, noise, times[0])
-    for t, t_next in zip(times, times[1:]):
+    for t, t_next in pairwise(times):
         torch.testing.assert_close(x, flow.interpolate(clean, noise, t))
         x = flow.euler_step(x, flow.velocity_target(clean, noise), t, t_next)
     torch.testing.assert_close(x, clean)
