@@ -1,0 +1,102 @@
+"""The room around a scene: floor, walls, ceiling, and its lights."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from cooper_sim.distribution import Distribution
+from cooper_sim.textures import TEXTURES
+from cooper_sim.types import Light, Shape
+
+FARTHEST = 5.6  # longest distance from the camera to a corner of the floor [m]
+FLOOR_TEXTURES = tuple(i for i, (name, _) in enumerate(TEXTURES) if name not in ('bricks', 'stripes'))
+WALL_TEXTURES = tuple(i for i, (name, _) in enumerate(TEXTURES) if name in ('bricks', 'stripes', 'carpet', 'planks'))
+FLOOR_COLORS = ((0.62, 0.48, 0.34), (0.48, 0.36, 0.26), (0.6, 0.6, 0.62), (0.74, 0.7, 0.63), (0.42, 0.46, 0.52), (0.55, 0.6, 0.52))
+WALL_COLORS = ((0.82, 0.8, 0.75), (0.7, 0.76, 0.8), (0.78, 0.72, 0.62), (0.68, 0.74, 0.66), (0.8, 0.7, 0.7), (0.6, 0.6, 0.63))
+
+
+def draw_room(
+    rng: np.random.Generator, distribution: Distribution, points: np.ndarray, reach: np.ndarray
+) -> tuple[list[tuple], np.ndarray]:
+    """Return the rows of the room's primitives, and its bounds ``(2, 2)`` turned by ``yaw`` as a ``(3, 3)`` array.
+
+    :param points: ``(N, 3)`` what must lie inside, the camera last [m]
+    :param reach: ``(N,)`` free distance that each needs [m]
+    :returns: rows of `Primitives`, and ``(3, 2)``: lower x y, upper x y, (yaw, wall height)
+    """
+    yaw = rng.uniform(-math.pi, math.pi)
+    turn = np.array([[math.cos(yaw), -math.sin(yaw)], [math.sin(yaw), math.cos(yaw)]])
+    local = points[:, :2] @ turn
+    low = (local - reach[:, None]).min(axis=0) - rng.uniform(*distribution.margin, 2)
+    high = (local + reach[:, None]).max(axis=0) + rng.uniform(*distribution.margin, 2)
+    low, high = _within_reach(local[-1], low, high)
+    rotation = np.eye(3)
+    rotation[:2, :2] = turn
+    height = distribution.wall_height
+    middle, half = (low + high) / 2, (high - low) / 2
+    rows = [
+        _slab(rng, rotation, (*middle, -0.05), (half[0] + 0.1, half[1] + 0.1), np.eye(3), FLOOR_COLORS,
+              FLOOR_TEXTURES, distribution.textured[0]),
+        _slab(rng, rotation, (*middle, height + 0.05), (half[0] + 0.1, half[1] + 0.1), np.eye(3), ((0.9, 0.9, 0.88),),
+              (-1,), 0.0),
+    ]  # fmt: skip
+    state = rng.integers(2**32)  # all four walls alike
+    for axis in (0, 1):
+        for side in (-1, 1):
+            center = [middle[0], middle[1], height / 2]
+            center[axis] += side * (half[axis] + 0.05)
+            # Local x along the wall, local y up, so that textures stand upright.
+            along, up = np.eye(3)[1 - axis], np.array([0.0, 0.0, 1.0])
+            frame = np.stack([along, up, np.cross(along, up)], axis=1)
+            same = np.random.default_rng(state)
+            rows.append(
+                _slab(same, rotation, tuple(center), (half[1 - axis] + 0.1, height / 2), frame, WALL_COLORS,
+                      WALL_TEXTURES, distribution.textured[1])
+            )  # fmt: skip
+    return rows, np.array([low, high, (yaw, height)])
+
+
+def _within_reach(camera: np.ndarray, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Pull in walls behind which a corner would be farther from the camera than `FARTHEST`."""
+    limit = FARTHEST / math.sqrt(2)
+    return np.maximum(low, camera - limit), np.minimum(high, camera + limit)
+
+
+def _slab(
+    rng: np.random.Generator, rotation: np.ndarray, center: tuple, half: tuple, frame: np.ndarray,
+    colors: tuple, textures: tuple, textured: float,
+) -> tuple:  # fmt: skip
+    color = np.clip(np.array(colors[int(rng.integers(len(colors)))]) * rng.uniform(0.85, 1.15), 0, 1)
+    material = int(rng.choice(textures)) if rng.random() < textured else -1
+    return (
+        int(Shape.BOX), (half[0], half[1], 0.05), rotation @ np.array(center), rotation @ frame, (*color, 1.0),
+        material, 0,
+    )  # fmt: skip
+
+
+def draw_lights(
+    rng: np.random.Generator, distribution: Distribution, walls: np.ndarray, camera: np.ndarray
+) -> tuple[Light, ...]:
+    """Return a main light under the ceiling and a weak one above the camera that fills in what faces the viewer.
+
+    :param walls: as `draw_room` returns them
+    :param camera: ``(3,)`` position of the camera [m]
+    """
+    low, high, (yaw, height) = walls
+    turn = np.array([[math.cos(yaw), -math.sin(yaw)], [math.sin(yaw), math.cos(yaw)]])
+    place = turn @ (low + (high - low) * rng.uniform(0.15, 0.85, 2))
+    main = np.array([*place, height - rng.uniform(0.1, 0.6)])
+    fill = camera + np.array([*rng.normal(0, 0.3, 2), 0.5])
+    strength, ambient = rng.uniform(*distribution.light_strength), rng.uniform(*distribution.ambient)
+    return (
+        _lamp(rng, main, strength, 0.0, rng.random() < distribution.shadows),
+        _lamp(rng, fill, strength * rng.uniform(0.3, 0.6), ambient, False),
+    )
+
+
+def _lamp(rng: np.random.Generator, position: np.ndarray, diffuse: float, ambient: float, shadow: bool) -> Light:
+    aim = np.array([*rng.normal(0, 0.3, 2), 0.3]) - position
+    aim /= np.linalg.norm(aim)
+    return Light(tuple(position), tuple(aim), diffuse, ambient, 70.0, bool(shadow))
