@@ -1,0 +1,115 @@
+"""Train the patch autoencoder on camera images, depth pictures and segmentation pictures in equal parts.
+
+``python -m training.autoencoder --config training/configs/nano/autoencoder.yaml``. The linear path starts as principal
+components of 8x8 patches, so that the convolutions only learn what those miss; crops keep steps small and many.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cooper_model.config import AutoencoderConfig, CooperConfig
+from cooper_model.network.autoencoder import PatchAutoencoder
+from training.data import SimulatedScenes
+from training.loop import LoopConfig, Run, read_config
+
+CROP = 64
+PATCH = 8
+HELD_OUT = 64
+KINDS = ('image', 'depth', 'segmentation')
+
+
+def pictures_as_tensor(scenes: SimulatedScenes, numbers: np.ndarray) -> Tensor:
+    """Return ``(3 * scenes, 3, height, width)`` float32 in -1..1: images, then depths, then segmentations."""
+    found = [scenes.pictures(int(n)) for n in numbers]
+    stacked = np.stack([getattr(p, kind) for kind in KINDS for p in found])
+    return torch.from_numpy(stacked).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def initialise(model: PatchAutoencoder, pictures: Tensor) -> None:
+    """Set the linear path to the principal components of the pictures' patches.
+
+    Components are scaled by the root of their deviation: halfway between raw ones, where noise would bury all but
+    the first, and whitened ones, where the loss of a latent says nothing about the pixels it costs.
+    """
+    z = model.config.z_channels
+    rows = torch.nn.functional.unfold(pictures, PATCH, stride=PATCH).transpose(1, 2).reshape(-1, 3 * PATCH**2)
+    mean = rows.mean(0)
+    _, deviations, directions = torch.linalg.svd((rows - mean)[:: max(1, len(rows) // 20000)], full_matrices=False)
+    deviations = deviations[:z] / deviations[:z].mean()
+    scale = deviations.rsqrt()[:, None]
+    weights = directions[:z] * scale
+    with torch.no_grad():
+        model.linear_in.weight.copy_(weights.view(z, 3, PATCH, PATCH))
+        model.linear_in.bias.copy_(-(weights @ mean))
+        model.linear_out.weight.copy_((directions[:z] / scale).view(z, 3, PATCH, PATCH))
+        # The mean patch differs from pixel to pixel only a little; one value a channel is what a bias can hold.
+        model.linear_out.bias.copy_(mean.view(3, -1).mean(1))
+
+
+def crops(scenes: SimulatedScenes, count: int, rng: np.random.Generator) -> Tensor:
+    """Return random crops on random scenes, ``(3 * count, 3, CROP, CROP)``, in equal parts of each kind."""
+    pictures = pictures_as_tensor(scenes, rng.integers(0, len(scenes) - HELD_OUT, count))
+    height, width = pictures.shape[2:]
+    rows, columns = rng.integers(0, height - CROP + 1, 3 * count), rng.integers(0, width - CROP + 1, 3 * count)
+    return torch.stack([p[:, r : r + CROP, c : c + CROP] for p, r, c in zip(pictures, rows, columns)])
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('--config', required=True)
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO)
+    settings = read_config(arguments.config)
+    config = CooperConfig.load(settings['architecture'])
+    scenes = SimulatedScenes(settings['scenes'], config)
+    model = PatchAutoencoder(config.autoencoder)
+    torch.manual_seed(settings['loop'].get('seed', 0))
+    initialise(model, pictures_as_tensor(scenes, np.arange(200)))
+    run = Run(model, LoopConfig(**settings['loop']), settings['out'])
+    weights = torch.tensor([settings['weights'][kind] for kind in KINDS])
+    batch = settings['batch']
+
+    def loss(step: int, rng: np.random.Generator) -> dict[str, Tensor]:
+        target = crops(scenes, batch // 3, rng)
+        error = (model.decode(model.encode(target)).float() - target).unflatten(0, (3, -1))
+        parts = (error.abs() + error.square()).flatten(1).mean(1)
+        named = {f'pixels/{kind}': part for kind, part in zip(KINDS, parts)}
+        return {'total': (parts * weights).sum(), **named}
+
+    held_out = pictures_as_tensor(scenes, np.arange(len(scenes) - HELD_OUT, len(scenes)))
+
+    @torch.inference_mode()
+    def evaluate(step: int) -> dict[str, float]:
+        error = (model.decode(model.encode(held_out)) - held_out).unflatten(0, (3, -1))
+        mse = error.square().flatten(1).mean(1) / 4
+        psnr = {f'psnr/{kind}': float(-10 * m.log10()) for kind, m in zip(KINDS, mse)}
+        relative = error[1].mean(1).abs() / (held_out.unflatten(0, (3, -1))[1].mean(1) + 1).clamp_min(0.05)
+        return {**psnr, 'depth/abs_rel': float(relative.mean())}
+
+    run.train(loss, evaluate)
+    with run.averaged():
+        logging.info('latents: %s', normalisation(model, held_out))
+
+
+@torch.inference_mode()
+def normalisation(model: PatchAutoencoder, pictures: Tensor) -> AutoencoderConfig:
+    """Return the configuration whose shift and scale give latents of zero mean and unit deviation."""
+    plain = replace(model.config, shift=0.0, scale=1.0)
+    kept, model.config = model.config, plain
+    latents = model.encode(pictures)
+    model.config = kept
+    return replace(plain, shift=float(latents.mean()), scale=float(1 / latents.std()))
+
+
+if __name__ == '__main__':
+    main()
+
+
