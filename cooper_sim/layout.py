@@ -46,16 +46,18 @@ class NoRoom(Exception):
     """The draw cannot be completed; draw again."""
 
 
-def plan(rng: np.random.Generator, distribution: Distribution, arrangement: Arrangement, view: float) -> list[Placed]:
+def plan(
+    rng: np.random.Generator, distribution: Distribution, arrangement: Arrangement, wanted: int, view: float
+) -> list[Placed]:
     """Draw the objects of a scene around the origin of the floor.
 
+    :param wanted: number of objects beside the carrier
     :param view: direction from the origin to the camera [rad]; open sides of shelves are turned towards it
-    :raises NoRoom: fewer objects than wanted found a place
+    :raises NoRoom: an object found no place
     """
     placed: list[Placed] = []
     if arrangement.carrier:
         placed.append(_furniture(rng, distribution, arrangement.carrier, view))
-    wanted = int(rng.integers(arrangement.count[0], arrangement.count[1] + 1))
     spread = rng.uniform(*arrangement.spread)
     scale = rng.uniform(*arrangement.scale)
     for _ in range(wanted):
@@ -63,10 +65,9 @@ def plan(rng: np.random.Generator, distribution: Distribution, arrangement: Arra
         size = _draw_size(rng, distribution.sizes[kind], kind, 1.0 if kind in FURNITURE else scale)
         thing = Placed(kind, color, size, (0.0, 0.0, 0.0), _draw_yaw(rng, kind, view))
         spot = _find_spot(rng, distribution, arrangement, placed, thing, spread)
-        if spot is not None:
-            placed.append(spot)
-    if len(placed) < max(2, arrangement.count[0]):
-        raise NoRoom
+        if spot is None:
+            raise NoRoom
+        placed.append(spot)
     return placed
 
 

@@ -13,7 +13,8 @@ from cooper_sim.room import draw_lights, draw_room
 from cooper_sim.shapes import build
 from cooper_sim.types import COLORS, FURNITURE, Primitives, Scene, SimObject
 
-ATTEMPTS = 200
+ATTEMPTS = 300
+PATIENCE = 40  # draws after which one object fewer is tried
 ASPECT = 4 / 3  # of the view that scenes are composed for
 MODEL_HEIGHT = 96  # pixel sizes in a distribution are at 128x96
 
@@ -27,10 +28,13 @@ def generate_scene(seed: int, distribution: Distribution) -> Scene:
     rng = np.random.default_rng(distribution.stream(seed))
     weights = np.array([a.weight for a in distribution.arrangements])
     arrangement = distribution.arrangements[int(rng.choice(len(weights), p=weights / weights.sum()))]
-    for _ in range(ATTEMPTS):
+    wanted = int(rng.integers(arrangement.count[0], arrangement.count[1] + 1))
+    for attempt in range(ATTEMPTS):
+        if attempt and attempt % PATIENCE == 0:
+            wanted = max(arrangement.count[0], wanted - 1)
         view = rng.uniform(-math.pi, math.pi)
         try:
-            placed = plan(rng, distribution, arrangement, view)
+            placed = plan(rng, distribution, arrangement, wanted, view)
             pose, fov = _draw_camera(rng, distribution, arrangement, placed, view)
             positions, rotations = settle(placed)
         except (NoRoom, Fell):
