@@ -14,15 +14,17 @@ export PYTHONNOUSERSITE := 1
 export OMP_NUM_THREADS ?= 2
 export OMP_WAIT_POLICY ?= PASSIVE
 export PYTHON
+# The library that set-up found to draw without a screen.
+RENDER = MUJOCO_GL=$${MUJOCO_GL:-$$(cat .venv/.mujoco-gl)}
 
 setup:
 	@tools/setup.sh
 
 demo: setup
-	.venv/bin/cooper demo $(ARGS)
+	$(RENDER) .venv/bin/cooper demo $(ARGS)
 
 lint: setup
 	.venv/bin/ruff check .
 
 test: lint
-	.venv/bin/python -m pytest $(ARGS)
+	$(RENDER) .venv/bin/python -m pytest $(ARGS)

@@ -1,7 +1,7 @@
 """The ROS package cooper_ros together with the model, the simulated camera and the command line that it uses.
 
-``training``, ``bench`` and ``tests`` run from the checkout and are not installed. The ranges admit Python 3.10 and the
-NumPy 1.2x of a ROS 2 distribution; constraints.txt pins what is tested.
+``training``, ``bench`` and ``tests`` run from the checkout and are not installed. The ranges admit Python 3.10
+and the NumPy 1.2x of a ROS 2 distribution; constraints.txt pins what is tested.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ def data_of(package: str) -> list[str]:
 
 def shared(folder: str, pattern: str) -> tuple[str, list[str]]:
     """Return a ``data_files`` entry that installs ``folder`` where ROS looks for it."""
-    return f'share/{NAME}/{folder}', sorted(str(path.relative_to(ROOT)) for path in (ROOT / folder).glob(pattern))
+    files = (ROOT / folder).glob(pattern)
+    return f'share/{NAME}/{folder}', sorted(str(path.relative_to(ROOT)) for path in files)
 
 
 setup(
@@ -35,7 +36,7 @@ setup(
     license='Apache-2.0',
     maintainer='COOPER for ROS 2 maintainers',
     maintainer_email='cooper-ros@example.org',
-    packages=find_packages(str(ROOT), include=[pattern for name in PACKAGES for pattern in (name, f'{name}.*')]),
+    packages=find_packages(str(ROOT), include=[*PACKAGES, *(f'{name}.*' for name in PACKAGES)]),
     package_data={name: data_of(name) for name in PACKAGES},
     data_files=[
         ('share/ament_index/resource_index/packages', [f'resource/{NAME}']),
@@ -48,6 +49,8 @@ setup(
     python_requires='>=3.10',
     install_requires=[
         'diffusers>=0.31',
+        'huggingface-hub>=0.26',
+        'matplotlib>=3.5',
         'numpy>=1.21.5,<3',
         'opencv-python-headless>=4.5.4',
         'pillow>=9',
@@ -95,7 +98,7 @@ setup(
         'sim': ['mujoco>=3.2'],
         'tensorrt': ['tensorrt>=10.16,<10.17'],
         'test': ['catkin_pkg', 'hypothesis', 'pytest', 'ruff'],
-        'train': ['accelerate', 'matplotlib', 'tensorboard'],
+        'train': ['accelerate', 'tensorboard'],
         'viewer': ['rerun-sdk'],
     },
     entry_points={

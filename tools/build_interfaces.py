@@ -1,7 +1,7 @@
-"""Build cooper_msgs into the virtual environment that runs this program, by the ordinary ament and rosidl path.
+"""Build cooper_msgs, by the ordinary ament and rosidl path, into the environment that runs this program.
 
-ROS wheels name include folders of the machine that made them; those are set right first. In a ROS installation this
-program is not needed: colcon builds cooper_msgs there.
+ROS wheels name include folders of the machine that made them; those are set right first. In a ROS
+installation this program is not needed: colcon builds cooper_msgs there.
 """
 
 from __future__ import annotations
@@ -32,33 +32,40 @@ def repair_include_paths(prefix: Path) -> None:
             path.write_text(repaired, encoding='utf-8')
 
 
+def build_environment(prefix: Path) -> dict[str, str]:
+    """Return the variables to build with: the programs of ``prefix`` first, no other ROS installation."""
+    hidden = {'AMENT_PREFIX_PATH', 'CMAKE_PREFIX_PATH', 'PYTHONPATH'}
+    kept = {name: value for name, value in os.environ.items() if name not in hidden}
+    path = f'{prefix / "bin"}{os.pathsep}{kept.get("PATH", os.defpath)}'
+    return {**kept, 'PATH': path, 'VIRTUAL_ENV': str(prefix)}
+
+
 def build(prefix: Path) -> None:
     """Configure, build and install cooper_msgs into ``prefix``.
 
-    :raises subprocess.CalledProcessError: CMake or the compiler failed; their own words stand on standard error
+    :raises SystemExit: CMake or the compiler failed; the message holds what they said
     """
-    environment = dict(os.environ, PATH=f'{prefix / "bin"}{os.pathsep}{os.environ["PATH"]}', VIRTUAL_ENV=str(prefix))
-    for name in ('AMENT_PREFIX_PATH', 'CMAKE_PREFIX_PATH', 'PYTHONPATH'):
-        environment.pop(name, None)
+    settings = {
+        'CMAKE_PREFIX_PATH': prefix,
+        'CMAKE_INSTALL_PREFIX': prefix,
+        'Python3_EXECUTABLE': prefix / 'bin' / 'python',
+        'BUILD_TESTING': 'OFF',
+    }
     with tempfile.TemporaryDirectory(prefix='cooper_msgs-') as folder:
         configure = ['cmake', '-S', str(SOURCE), '-B', folder, '-G', 'Ninja']
-        settings = {
-            'CMAKE_PREFIX_PATH': prefix,
-            'CMAKE_INSTALL_PREFIX': prefix,
-            'Python3_EXECUTABLE': prefix / 'bin' / 'python',
-            'BUILD_TESTING': 'OFF',
-            'CMAKE_SUPPRESS_DEVELOPER_WARNINGS': 'ON',
-            'CMAKE_WARN_DEPRECATED': 'OFF',
-        }
         configure += [f'-D{name}={value}' for name, value in settings.items()]
         for command in (configure, ['cmake', '--build', folder], ['cmake', '--install', folder]):
-            subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL)
+            done = subprocess.run(command, env=build_environment(prefix), capture_output=True, text=True)
+            if done.returncode:
+                said = f'{done.stdout}{done.stderr}'
+                raise SystemExit(f'{said}\n{" ".join(command)}: failed ({done.returncode})')
 
 
 def main() -> None:
-    prefix = Path(sys.prefix)
+    """Build into the environment of this interpreter."""
     if sys.prefix == sys.base_prefix:
-        sys.exit(f'{sys.executable} is not in a virtual environment; run this with .venv/bin/python')
+        raise SystemExit(f'{sys.executable} is not in a virtual environment; run this with .venv/bin/python')
+    prefix = Path(sys.prefix)
     repair_include_paths(prefix)
     build(prefix)
 

@@ -54,8 +54,11 @@ check_system() {
 # The simulated camera draws without a screen: through EGL, or OSMesa where there is no driver for it.
 renders() {
     for library in egl osmesa; do
-        MUJOCO_GL=$library "$venv/bin/python" -c 'import mujoco; mujoco.GLContext(8, 8).make_current()' \
-            >/dev/null 2>&1 && return
+        if MUJOCO_GL=$library "$venv/bin/python" -c 'import mujoco; mujoco.GLContext(8, 8).make_current()' \
+            >/dev/null 2>&1; then
+            echo $library >"$venv/.mujoco-gl"
+            return
+        fi
     done
     return 1
 }
@@ -82,8 +85,8 @@ if [ ! -f "$packages_stamp" ] || ! venv_is_ours; then
     say 'installing packages (the first time downloads about a gigabyte)'
     rm -f "$venv"/.packages-*
     # Named before everything that needs it, so that no other build of torch is taken for a dependency.
-    "$venv/bin/python" -m pip install -q -c constraints.txt "$(grep '^torch==' constraints.txt)" setuptools
-    "$venv/bin/python" -m pip install -q -c constraints.txt --no-build-isolation -e ".[$extras]"
+    "$venv/bin/python" -m pip install -qq -c constraints.txt "$(grep '^torch==' constraints.txt)" setuptools
+    "$venv/bin/python" -m pip install -qq -c constraints.txt --no-build-isolation -e ".[$extras]"
     renders || system_packages libegl1 libgl1 libgl1-mesa-dri libosmesa6
     renders || fail 'MuJoCo draws neither through EGL nor through OSMesa: is a graphics driver half installed?'
     touch "$packages_stamp"

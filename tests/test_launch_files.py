@@ -1,0 +1,256 @@
+"""The launch file, the parameter file and the RViz configuration against the code that they speak of.
+
+ROS's ``launch`` and RViz are not among the ROS wheels, so both files are read, not run; parameters are given to real
+nodes.
+"""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+LAUNCH = ROOT / 'launch' / 'cooper.launch.py'
+PARAMETERS = ROOT / 'config' / 'cooper.yaml'
+RVIZ = ROOT / 'rviz' / 'cooper.rviz'
+SHOWN = {'depth/color': 'Image', 'segmentation/overlay': 'Image', 'points': 'PointCloud2', 'markers': 'MarkerArray'}
+
+# The properties that RViz 2 (Humble to Kilted) reads of each display; it ignores every other key without a word.
+ANY_DISPLAY = {'Class', 'Enabled', 'Name', 'Value'}
+DISPLAYS = {
+    'Grid': 'Alpha|Cell Size|Color|Line Style|Normal Cell Count|Offset|Plane|Plane Cell Count|Reference Frame',
+    'Image': 'Topic|Max Value|Median window|Min Value|Normalize Range',
+    'MarkerArray': 'Topic|Namespaces',
+    'PointCloud2': (
+        'Topic|Alpha|Autocompute Intensity Bounds|Autocompute Value Bounds|Axis|Channel Name|Color|Color Transformer|'
+        'Decay Time|Invert Rainbow|Max Color|Max Intensity|Min Color|Min Intensity|Position Transformer|Selectable|'
+        'Size (Pixels)|Size (m)|Style|Use Fixed Frame|Use rainbow'
+    ),
+}
+QOS = {
+    'Depth': range(1, 1000),
+    'Durability Policy': ('Volatile', 'Transient Local', 'System Default'),
+    'History Policy': ('Keep Last', 'Keep All', 'System Default'),
+    'Reliability Policy': ('Reliable', 'Best Effort', 'System Default'),
+}
+STYLES = {'Points', 'Squares', 'Flat Squares', 'Spheres', 'Boxes', 'Tiles'}
+PANELS = {'Displays', 'Help', 'Selection', 'Time', 'Tool Properties', 'Transformation', 'Views'}
+TOOLS = {'FocusCamera', 'Interact', 'Measure', 'MoveCamera', 'PublishPoint', 'Select', 'SetGoal', 'SetInitialPose'}
+VIEWS = {'FPS', 'Orbit', 'ThirdPersonFollower', 'TopDownOrtho', 'XYOrbit'}
+
+
+class LaunchFile:
+    """What a launch file says, read from its syntax tree."""
+
+    def __init__(self, path: Path) -> None:
+        self.tree = ast.parse(path.read_text(encoding='utf-8'))
+        self.constants = {}
+        for node in self.tree.body:
+            if isinstance(node, ast.Assign):
+                target, value = node.targets[0], ast.literal_eval(node.value)
+                names = target.elts if isinstance(target, ast.Tuple) else [target]
+                values = value if isinstance(target, ast.Tuple) else [value]
+                self.constants.update({name.id: each for name, each in zip(names, values, strict=True)})
+
+    def value(self, node):
+        """Return what a text or the name of a constant stands for."""
+        return self.constants[node.id] if isinstance(node, ast.Name) else ast.literal_eval(node)
+
+    def calls(self, function):
+        nodes = ast.walk(self.tree)
+        return [node for node in nodes if isinstance(node, ast.Call) and ast.unparse(node.func) == function]
+
+    def nodes(self):
+        """Return the keyword arguments of each started node, by its name."""
+        found = [{keyword.arg: keyword.value for keyword in call.keywords} for call in self.calls('Node')]
+        return {self.value(keywords['name']): keywords for keywords in found}
+
+
+def texts_in(folder):
+    """Return every text that stands in a folder's programs."""
+    nodes = [node for path in (ROOT / folder).rglob('*.py') for node in ast.walk(ast.parse(path.read_text('utf-8')))]
+    return {node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+
+
+def flattened(tree, prefix=''):
+    """Return nested parameters under dotted names, as rcl reads them."""
+    flat = {}
+    for name, value in tree.items():
+        flat.update(flattened(value, f'{prefix}{name}.') if isinstance(value, dict) else {f'{prefix}{name}': value})
+    return flat
+
+
+@pytest.fixture(scope='module')
+def launch():
+    return LaunchFile(LAUNCH)
+
+
+@pytest.fixture(scope='module')
+def rviz():
+    return yaml.safe_load(RVIZ.read_text(encoding='utf-8'))
+
+
+@pytest.fixture(scope='module')
+def given():
+    """Return the parameters of each node in the parameter file."""
+    tree = yaml.safe_load(PARAMETERS.read_text(encoding='utf-8'))
+    return {pattern.removeprefix('/**/'): flattened(entry['ros__parameters']) for pattern, entry in tree.items()}
+
+
+def test_launch_starts_programs_that_exist(launch):
+    setup = ast.parse((ROOT / 'setup.py').read_text(encoding='utf-8'))
+    scripts = next(
+        ast.literal_eval(value)
+        for node in ast.walk(setup)
+        if isinstance(node, ast.Dict)
+        for key, value in zip(node.keys, node.values, strict=True)
+        if isinstance(key, ast.Constant) and key.value == 'console_scripts'
+    )
+    nodes = [node for node in launch.nodes().values() if launch.value(node['package']) == 'cooper_ros']
+    ours = {launch.value(node['executable']) for node in nodes}
+    assert ours == {'camera', 'cooper_node'}
+    assert ours <= {script.partition(' = ')[0] for script in scripts}
+
+
+def test_launch_uses_what_it_declares_and_nothing_else(launch):
+    declared = {launch.value(call.args[0]) for call in launch.calls('argument')}
+    used = set()
+    for call in launch.calls('LaunchConfiguration') + launch.calls('switch'):
+        if isinstance(call.args[0], ast.Constant):
+            used.add(call.args[0].value)
+    assert used | {'checkpoint', 'backend'} == declared
+
+
+def test_launch_overrides_parameters_of_the_node(launch):
+    from cooper_ros import parameters
+
+    specs = {spec.name: spec for spec in parameters.SPECS}
+    assert {'checkpoint', 'backend'} <= set(specs)
+    assert set(launch.constants['BACKENDS']) - {''} == set(specs['backend'].choices)
+
+
+def test_launch_renames_topics_of_the_code(launch):
+    renamed = {launch.constants[name] for name in ('IMAGE', 'CAMERA_INFO', 'DEPTH')}
+    assert renamed <= texts_in('cooper_ros')
+
+
+def test_launch_renames_every_topic_that_rviz_shows(launch, rviz):
+    shown = {display['Topic']['Value'] for display in rviz['Visualization Manager']['Displays'] if 'Topic' in display}
+    renamed = {f'/cooper/{name}' for name in launch.constants['RVIZ_TOPICS']} | {f'/{launch.constants["IMAGE"]}'}
+    assert shown == renamed
+
+
+def test_parameter_file_holds_every_parameter_of_the_node_with_its_default(given):
+    from cooper_ros import parameters
+
+    assert given['cooper'] == {spec.name: spec.default for spec in parameters.SPECS}
+
+
+def test_parameter_file_holds_defaults_of_the_camera(given):
+    from cooper_ros.camera_parameters import CameraParameters
+
+    defaults = asdict(CameraParameters())
+    assert given['camera'].items() <= defaults.items()
+
+
+def test_parameter_file_reaches_a_node_in_a_namespace(tmp_path):
+    changed = tmp_path / 'changed.yaml'
+    text = PARAMETERS.read_text(encoding='utf-8')
+    assert 'perception_rate: 2.0' in text
+    changed.write_text(text.replace('perception_rate: 2.0', 'perception_rate: 7.5'))
+    program = (
+        'import sys, rclpy\n'
+        'from rclpy.node import Node\n'
+        'from cooper_ros.parameters import Parameters\n'
+        'rclpy.init(args=sys.argv)\n'
+        "parameters = Parameters(Node('cooper'))\n"
+        "print(parameters['perception_rate'], *parameters['modalities'])\n"
+        'rclpy.shutdown()\n'
+    )
+    arguments = ['--ros-args', '--params-file', str(changed), '-r', '__ns:=/robot/front']
+    command = [sys.executable, '-c', program, *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout.split()) == (0, ['7.5', 'depth', 'segmentation']), done.stderr
+
+
+def rviz_problems(config):
+    """Return what RViz would ignore, refuse or read as garbage in a configuration."""
+    manager, window = config.get('Visualization Manager', {}), config.get('Window Geometry', {})
+    problems = [f'no {key}' for key in ('Hide Left Dock', 'Hide Right Dock') if not isinstance(window.get(key), bool)]
+    problems += [] if manager.get('Global Options', {}).get('Fixed Frame') else ['no Fixed Frame']
+    classes = [('rviz_common', PANELS, panel['Class']) for panel in config.get('Panels', [])]
+    classes += [('rviz_default_plugins', TOOLS, tool['Class']) for tool in manager.get('Tools', [])]
+    classes += [('rviz_default_plugins', VIEWS, manager.get('Views', {}).get('Current', {}).get('Class', ''))]
+    problems += [f'unknown {name}' for library, known, name in classes if name not in {f'{library}/{k}' for k in known}]
+    displays = manager.get('Displays', [])
+    names = [display.get('Name') for display in displays]
+    problems += [f'{name} stands twice' for name in set(names) if names.count(name) > 1]
+    return problems + [problem for display in displays for problem in display_problems(display)]
+
+
+def display_problems(display):
+    """Return what is wrong with one display: unknown or missing keys, impossible values."""
+    library, _, kind = display.get('Class', '').partition('/')
+    if library != 'rviz_default_plugins' or kind not in DISPLAYS:
+        return [f'unknown display {display.get("Class")}']
+    keys = set(DISPLAYS[kind].split('|'))
+    problems = [f'{kind}: no property {key}' for key in set(display) - ANY_DISPLAY - keys]
+    problems += [f'{kind}: {key} is missing' for key in ANY_DISPLAY - set(display)]
+    if 'Style' in display and display['Style'] not in STYLES:
+        problems.append(f'{kind}: style {display["Style"]}')
+    if 'Topic' not in keys:
+        return problems
+    topic = dict(display.get('Topic', {}))
+    problems += [] if topic.pop('Value', None) else [f'{kind}: no topic']
+    if kind == 'PointCloud2':
+        topic.pop('Filter size', None)
+    problems += [f'{kind}: topic {key}' for key in QOS if topic.pop(key, None) not in QOS[key]]
+    return problems + [f'{kind}: topic has no property {key}' for key in topic]
+
+
+def test_rviz_understands_its_configuration(rviz):
+    assert not rviz_problems(rviz)
+
+
+@pytest.mark.parametrize(
+    ('right', 'wrong'),
+    [
+        ('Reliability Policy: Best Effort', 'Reliability Policy: BestEffort'),
+        ('Reliability Policy: Reliable', 'Reliability: Reliable'),
+        ('Style: Points', 'Style: Dots'),
+        ('Use rainbow: true', 'Use Rainbow: true'),
+        ('Name: Depth', 'Name: Segmentation'),
+        ('rviz_default_plugins/Image', 'rviz/Image'),
+        ('rviz_default_plugins/Orbit', 'rviz_default_plugins/Circle'),
+        ('Hide Left Dock: false', 'Hide The Dock: false'),
+        ('Fixed Frame: camera_optical_frame', 'Frame: camera_optical_frame'),
+    ],
+)
+def test_a_slip_in_the_rviz_configuration_is_found(right, wrong):
+    text = RVIZ.read_text(encoding='utf-8')
+    assert right in text
+    assert rviz_problems(yaml.safe_load(text.replace(right, wrong, 1)))
+
+
+def test_rviz_shows_topics_of_the_node_with_fitting_quality_of_service(rviz):
+    displays = [display for display in rviz['Visualization Manager']['Displays'] if 'Topic' in display]
+    topics = {display['Topic']['Value']: display for display in displays}
+    camera = topics.pop('/image_raw')
+    assert camera['Topic']['Reliability Policy'] == 'Best Effort'
+    assert {f'/cooper/{name}': kind for name, kind in SHOWN.items()} == {
+        topic: display['Class'].partition('/')[2] for topic, display in topics.items()
+    }
+    assert {f'~/{name}' for name in SHOWN} <= texts_in('cooper_ros')
+    assert {display['Topic']['Reliability Policy'] for display in topics.values()} == {'Reliable'}
+
+
+def test_everything_starts_in_one_frame(launch, rviz, given):
+    defaults = {launch.value(call.args[0]): call.args[1] for call in launch.calls('argument')}
+    fixed = rviz['Visualization Manager']['Global Options']['Fixed Frame']
+    assert launch.value(defaults['fixed_frame']) == fixed == given['camera']['frame_id']
