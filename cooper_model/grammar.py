@@ -46,9 +46,10 @@ def format_turn(turn: Turn) -> str:
 def parse_turn(text: str) -> Turn:
     """Read a model turn.
 
-    The first complete action counts; where a depth tag was opened as well as a segmentation tag, depth counts,
-    as in the published model. Without a complete action, one that was opened counts up to the end of the text.
-    Tags inside a closed thought do not count. Without an action, ``body`` is what stands outside the thought.
+    The first complete action counts; where a depth tag was opened as well as a segmentation tag, depth counts
+    as in the published model. Without a complete action, one that was opened counts up to the end of the
+    text. Tags in a closed thought do not count. Without an action, ``body`` is what stands outside the
+    thought.
     """
     thought, start = _thought(text)
     found = _complete(text, start) or _opened(text, start)
