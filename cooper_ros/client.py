@@ -1,0 +1,326 @@
+"""A typed client of a running cooper node: questions by service or action, relations, enabling."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import rclpy
+from action_msgs.msg import GoalStatus
+from rclpy.action import ActionClient
+from rclpy.client import Client
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.task import Future
+from std_msgs.msg import Header
+from std_srvs.srv import SetBool
+
+from cooper_model.types import MODES, Relation, SceneObject
+from cooper_msgs.action import Ask
+from cooper_msgs.srv import GetRelations, Query
+from cooper_ros.conversions import image_message, stamp_from_ns, stamp_to_ns
+from cooper_ros.encodings import colour_from_image
+from cooper_ros.transport import make_room_for_images
+
+
+class ClientError(RuntimeError):
+    """The node did not do what was asked; the text says what and the remedy."""
+
+
+class NodeUnreachable(ClientError):
+    """No node serves the name that was looked for."""
+
+
+class NoReply(ClientError):
+    """The node is there but did not reply in time."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """One question.
+
+    :param text: the question
+    :param choices: possible answers, empty for a free answer
+    :param mode: auto, direct, text or perception; empty = the node's default
+    :param stamp_ns: of the camera frame to ask about [ns]; 0 = the newest
+    :param image: ``(height, width, 3)`` uint8 RGB to ask about instead of the camera
+    :raises ValueError: the mode is unknown
+    """
+
+    text: str
+    choices: tuple[str, ...] = ()
+    mode: str = ''
+    stamp_ns: int = 0
+    image: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        if self.mode and self.mode not in MODES:
+            raise ValueError(f'mode {self.mode!r} is unknown; expected one of {", ".join(MODES)}')
+
+
+@dataclass(frozen=True)
+class Feedback:
+    """What the node tells while it works. ``image`` is ``(height, width, 3)`` uint8 RGB where one was finished."""
+
+    stage: str
+    text: str
+    image: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class Reply:
+    """The outcome of one question.
+
+    :param success: False where the node could not answer; ``message`` then says why
+    :param value, unit: where the answer is a number
+    :param confidence: 0..1
+    :param depth_color, segmentation: ``(height, width, 3)`` uint8 RGB where they were generated
+    :param stamp_ns, frame_id: header of the camera image used
+    :param seconds: from asking to having the reply
+    """
+
+    success: bool
+    message: str
+    query_id: str
+    answer: str
+    value: float | None
+    unit: str
+    confidence: float
+    thoughts: tuple[str, ...]
+    depth_color: np.ndarray | None
+    segmentation: np.ndarray | None
+    objects: tuple[SceneObject, ...]
+    relations: tuple[Relation, ...]
+    stamp_ns: int
+    frame_id: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Objects and relations of one frame."""
+
+    objects: tuple[SceneObject, ...]
+    relations: tuple[Relation, ...]
+    stamp_ns: int
+    frame_id: str
+
+
+class CooperClient:
+    """Talks to one cooper node from a context and thread of its own. A context manager.
+
+    :param name: of the node
+    :param namespace: of the node
+    """
+
+    def __init__(self, name: str = 'cooper', namespace: str = '/') -> None:
+        make_room_for_images()
+        self.target = f'{namespace.rstrip("/")}/{name}'
+        self._context = rclpy.Context()
+        self._context.init()
+        self.node = Node('cooper_client', context=self._context, enable_rosout=False)
+        self._query = self.node.create_client(Query, f'{self.target}/query')
+        self._relations = self.node.create_client(GetRelations, f'{self.target}/get_relations')
+        self._enable = self.node.create_client(SetBool, f'{self.target}/enable')
+        self._ask = ActionClient(self.node, Ask, f'{self.target}/ask')
+        self._executor = SingleThreadedExecutor(context=self._context)
+        self._executor.add_node(self.node)
+        self._thread = threading.Thread(target=self._spin, name='cooper-client', daemon=True)
+        self._thread.start()
+        self._broken: BaseException | None = None
+
+    def __enter__(self) -> CooperClient:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the thread and leave ROS."""
+        self._executor.shutdown()
+        self._thread.join(timeout=10)
+        self._ask.destroy()
+        self.node.destroy_node()
+        self._context.try_shutdown()
+
+    def wait_until_there(self, timeout: float) -> None:
+        """Wait for the node's service and action.
+
+        :raises NodeUnreachable: they are not there after ``timeout`` seconds
+        """
+        self._require(self._query, timeout)
+        self._require(self._ask, timeout)
+
+    def query(self, question: Question, timeout: float = 60.0) -> Reply:
+        """Ask by the service ``~/query`` and wait.
+
+        :raises NodeUnreachable: there is no such node
+        :raises NoReply: nothing came within ``timeout`` seconds
+        """
+        started = time.monotonic()
+        self._require(self._query, timeout)
+        response = self._wait(self._query.call_async(_filled(Query.Request(), question)), timeout, 'query')
+        return _reply(response, time.monotonic() - started)
+
+    def ask(
+        self, question: Question, timeout: float = 60.0, on_feedback: Callable[[Feedback], None] | None = None
+    ) -> Reply:
+        """Ask by the action ``~/ask``; ``on_feedback`` is called from the client's thread. Cancels on time-out.
+
+        :raises NodeUnreachable: there is no such node
+        :raises NoReply: no result came within ``timeout`` seconds
+        :raises ClientError: the node rejected the goal
+        """
+        started = time.monotonic()
+        self._require(self._ask, timeout)
+        listener = None
+        if on_feedback is not None:
+            listener = lambda message: on_feedback(_feedback(message.feedback))  # noqa: E731
+        goal = self._wait(
+            self._ask.send_goal_async(_filled(Ask.Goal(), question), feedback_callback=listener), timeout, 'ask'
+        )
+        if not goal.accepted:
+            raise ClientError(f'{self.target}/ask rejected the question; the log of the node says why')
+        try:
+            left = timeout - (time.monotonic() - started)
+            outcome = self._wait(goal.get_result_async(), left, 'ask')
+        except (NoReply, KeyboardInterrupt):
+            self._wait(goal.cancel_goal_async(), 5.0, 'ask')
+            raise
+        reply = _reply(outcome.result, time.monotonic() - started)
+        if outcome.status == GoalStatus.STATUS_SUCCEEDED or not reply.success:
+            return reply
+        raise ClientError(f'{self.target}/ask ended with goal status {outcome.status}: {reply.message}')
+
+    def relations(self, subject: str = '', predicate: str = '', object: str = '', timeout: float = 30.0) -> Scene:
+        """Read relations of the newest perceived frame by ``~/get_relations``; an empty filter matches all.
+
+        :raises NodeUnreachable: there is no such node
+        :raises NoReply: nothing came within ``timeout`` seconds
+        :raises ClientError: the node could not tell
+        """
+        self._require(self._relations, timeout)
+        request = GetRelations.Request(subject=subject, predicate=predicate, object=object)
+        response = self._wait(self._relations.call_async(request), timeout, 'get_relations')
+        if not response.success:
+            raise ClientError(f'{self.target}/get_relations: {response.message}')
+        return Scene(
+            tuple(_object(item) for item in response.objects),
+            tuple(_relation(item) for item in response.relations),
+            stamp_to_ns(response.header.stamp),
+            response.header.frame_id,
+        )
+
+    def enable(self, on: bool, timeout: float = 10.0) -> None:
+        """Switch continuous perception on or off by ``~/enable``.
+
+        :raises NodeUnreachable: there is no such node
+        :raises NoReply: nothing came within ``timeout`` seconds
+        :raises ClientError: the node refused
+        """
+        self._require(self._enable, timeout)
+        response = self._wait(self._enable.call_async(SetBool.Request(data=on)), timeout, 'enable')
+        if not response.success:
+            raise ClientError(f'{self.target}/enable: {response.message}')
+
+    def _require(self, endpoint: Client | ActionClient, timeout: float) -> None:
+        wait = endpoint.wait_for_server if isinstance(endpoint, ActionClient) else endpoint.wait_for_service
+        if wait(timeout_sec=timeout):
+            return
+        seen = ', '.join(f'{space.rstrip("/")}/{name}' for name, space in self.node.get_node_names_and_namespaces())
+        raise NodeUnreachable(
+            f'no node {self.target} after {timeout:g} s; seen: {seen}. Start it with: cooper node; check the '
+            f'namespace and ROS_DOMAIN_ID ({self._context.get_domain_id()} here)'
+        )
+
+    def _wait(self, future: Future, timeout: float, what: str) -> Any:
+        done = threading.Event()
+        future.add_done_callback(lambda _: done.set())
+        if not done.wait(max(0.0, timeout)):
+            raise NoReply(
+                f'{self.target}/{what} did not reply within {timeout:g} s; is a camera publishing, and is the node '
+                'alive (/diagnostics)? A longer timeout may help on a slow machine'
+            )
+        if future.exception() is not None:
+            raise ClientError(f'{self.target}/{what} failed: {future.exception()}') from future.exception()
+        return future.result()
+
+    def _spin(self) -> None:
+        try:
+            self._executor.spin()
+        except ExternalShutdownException:
+            pass
+
+
+def _filled(request: Any, question: Question) -> Any:
+    request.question = question.text
+    request.choices = list(question.choices)
+    request.mode = question.mode
+    request.stamp = stamp_from_ns(question.stamp_ns)
+    if question.image is not None:
+        request.image = image_message(question.image, 'rgb8', Header(stamp=request.stamp))
+    return request
+
+
+def _picture(message: Any) -> np.ndarray | None:
+    return colour_from_image(message) if message.width and message.height else None
+
+
+def _feedback(message: Any) -> Feedback:
+    return Feedback(message.stage, message.text, _picture(message.image))
+
+
+def _reply(message: Any, seconds: float) -> Reply:
+    return Reply(
+        success=message.success,
+        message=message.message,
+        query_id=message.query_id,
+        answer=message.answer,
+        value=None if math.isnan(message.value) else message.value,
+        unit=message.unit,
+        confidence=message.confidence,
+        thoughts=tuple(message.thoughts),
+        depth_color=_picture(message.depth_color),
+        segmentation=_picture(message.segmentation),
+        objects=tuple(_object(item) for item in message.objects),
+        relations=tuple(_relation(item) for item in message.relations),
+        stamp_ns=stamp_to_ns(message.header.stamp),
+        frame_id=message.header.frame_id,
+        seconds=seconds,
+    )
+
+
+def _object(message: Any) -> SceneObject:
+    box, center, size = message.box, message.center, message.size
+    known = not math.isnan(message.depth)
+    return SceneObject(
+        id=message.id,
+        name=message.name,
+        confidence=message.confidence,
+        box=(box.x_offset, box.y_offset, box.x_offset + box.width, box.y_offset + box.height),
+        area=message.area,
+        center=(center.x, center.y, center.z) if known else None,
+        size=(size.x, size.y, size.z) if known else None,
+        depth=message.depth if known else None,
+        metric=message.metric,
+    )
+
+
+def _relation(message: Any) -> Relation:
+    return Relation(
+        subject_id=message.subject_id,
+        subject=message.subject,
+        predicate=message.predicate,
+        object_id=message.object_id,
+        object=message.object,
+        distance=message.distance,
+        confidence=message.confidence,
+    )
