@@ -63,22 +63,24 @@ renders() {
     return 1
 }
 
-# An environment that was moved, or made by another Python, cannot be repaired: its programs name the old place.
+# An environment that was moved, or whose Python was replaced, cannot be repaired: its programs name the old place.
 venv_is_ours() {
-    [ -x "$venv/bin/python" ] && "$venv/bin/python" -c "$supported" 2>/dev/null || return 1
+    [ -x "$venv/bin/python" ] && "$venv/bin/python" -c "import pip; $supported" 2>/dev/null || return 1
     ! grep -q '^command = ' "$venv/pyvenv.cfg" || grep -q "^command = .*$venv\$" "$venv/pyvenv.cfg"
 }
 
 packages_key=$(echo "$root $extras" | cat - constraints.txt setup.py setup.cfg tools/setup.sh | digest)
-interfaces_key=$(find cooper_msgs tools/build_interfaces.py -type f | sort | xargs cat | cat - constraints.txt | digest)
+interfaces_key=$(find cooper_msgs tools/build_interfaces.py -type f | LC_ALL=C sort | xargs cat | cat - constraints.txt | digest)
 packages_stamp=$venv/.packages-$packages_key
 interfaces_stamp=$venv/.interfaces-$interfaces_key
 [ -f "$packages_stamp" ] && [ -f "$interfaces_stamp" ] && venv_is_ours && exit
 
 if [ ! -f "$packages_stamp" ] || ! venv_is_ours; then
-    python=$(find_python)
-    check_system "$python"
-    if ! venv_is_ours; then
+    if venv_is_ours; then
+        check_system "$venv/bin/python"
+    else
+        python=$(find_python)
+        check_system "$python"
         say "new virtual environment .venv with $("$python" --version)"
         "$python" -m venv --clear "$venv"
     fi
