@@ -1,0 +1,179 @@
+"""Between ROS messages and the model's types: images, cameras, stamps, objects, relations, answers."""
+
+from __future__ import annotations
+
+import array
+import math
+from typing import Any
+
+import numpy as np
+from builtin_interfaces.msg import Time
+from geometry_msgs.msg import Point, Vector3
+from sensor_msgs.msg import CameraInfo, Image, PointCloud2, PointField, RegionOfInterest
+from std_msgs.msg import Header
+
+from cooper_model.types import CameraIntrinsics, Frame, Relation, SceneObject
+from cooper_msgs.msg import Relation as RelationMessage
+from cooper_msgs.msg import SceneGraph
+from cooper_msgs.msg import SceneObject as SceneObjectMessage
+from cooper_ros.encodings import ConversionError, colour_from_compressed, colour_from_image
+
+NANOSECONDS = 1_000_000_000
+_DTYPES = {'rgb8': np.uint8, 'mono8': np.uint8, 'mono16': np.uint16, '16UC1': np.uint16, '32FC1': np.float32}
+_POINT = np.dtype([('x', '<f4'), ('y', '<f4'), ('z', '<f4'), ('rgb', '<u4')])
+
+
+def stamp_to_ns(stamp: Time) -> int:
+    """Return a message's time as nanoseconds."""
+    return stamp.sec * NANOSECONDS + stamp.nanosec
+
+
+def stamp_from_ns(nanoseconds: int) -> Time:
+    """Return nanoseconds as a message's time."""
+    seconds, rest = divmod(nanoseconds, NANOSECONDS)
+    return Time(sec=seconds, nanosec=rest)
+
+
+def header_of(frame: Frame) -> Header:
+    """Return the header that the frame came with."""
+    return Header(stamp=stamp_from_ns(frame.stamp_ns), frame_id=frame.frame_id)
+
+
+def _bytes_of(values: np.ndarray) -> array.array:
+    # rclpy takes an array of the right type as it is; any other sequence it checks element by element.
+    data = array.array('B')
+    data.frombytes(values.tobytes())
+    return data
+
+
+def image_message(values: np.ndarray, encoding: str, header: Header) -> Image:
+    """Return an image message of ``(height, width)`` or ``(height, width, 3)`` values.
+
+    :param encoding: rgb8, mono8, mono16, 16UC1 or 32FC1; values are cast to its type
+    """
+    values = np.ascontiguousarray(values, np.dtype(_DTYPES[encoding]).newbyteorder('<'))
+    message = Image(header=header, height=values.shape[0], width=values.shape[1], encoding=encoding)
+    message.step = values.strides[0]
+    message.data = _bytes_of(values)
+    return message
+
+
+def frame_from_message(
+    message: Any, intrinsics: CameraIntrinsics | None = None, depth: np.ndarray | None = None
+) -> Frame:
+    """Return the frame of a ``sensor_msgs/Image`` or ``CompressedImage``.
+
+    :param depth: ``(height, width)`` float32 metres registered to the image
+    :raises ConversionError: the image cannot be decoded
+    """
+    decode = colour_from_image if isinstance(message, Image) else colour_from_compressed
+    return Frame(decode(message), intrinsics, depth, stamp_to_ns(message.header.stamp), message.header.frame_id)
+
+
+def intrinsics_from_message(message: CameraInfo, width: int, height: int) -> CameraIntrinsics:
+    """Return the intrinsics of an image of ``width`` x ``height`` pixels from matrix K.
+
+    K belongs to the full sensor image: region of interest and binning are applied, then a plain rescaling. Distortion
+    is left out, so an ``image_rect`` gives better metres than an ``image_raw``.
+
+    :raises ConversionError: K is zero or not finite (camera not calibrated), or the sizes have different proportions
+    """
+    fx, fy, cx, cy = (float(message.k[i]) for i in (0, 4, 2, 5))
+    if not all(math.isfinite(value) for value in (fx, fy, cx, cy)) or fx <= 0 or fy <= 0:
+        raise ConversionError(
+            f'camera_info: K has fx {fx}, fy {fy}, cx {cx}, cy {cy}, the camera is not calibrated; '
+            'calibrate it to get metres'
+        )
+    roi = message.roi
+    full = CameraIntrinsics(
+        fx,
+        fy,
+        cx - roi.x_offset,
+        cy - roi.y_offset,
+        roi.width or message.width or width,
+        roi.height or message.height or height,
+    )
+    scale_x, scale_y = full.width / width, full.height / height
+    # Binning rounds down, so sizes may be off by a pixel.
+    if abs(scale_x / scale_y - 1) > 0.02:
+        raise ConversionError(
+            f'camera_info: it is for {full.width} x {full.height} pixels, the image has {width} x {height}; '
+            'remap camera_info to the topic that belongs to the image'
+        )
+    return full.scaled(width, height)
+
+
+def camera_info_message(intrinsics: CameraIntrinsics, header: Header) -> CameraInfo:
+    """Return the message of an undistorted camera."""
+    fx, fy, cx, cy = intrinsics.fx, intrinsics.fy, intrinsics.cx, intrinsics.cy
+    message = CameraInfo(header=header, width=intrinsics.width, height=intrinsics.height)
+    message.distortion_model = 'plumb_bob'
+    message.d = [0.0] * 5
+    message.k = [fx, 0.0, cx, 0.0, fy, cy, 0.0, 0.0, 1.0]
+    message.r = [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0]
+    message.p = [fx, 0.0, cx, 0.0, 0.0, fy, cy, 0.0, 0.0, 0.0, 1.0, 0.0]
+    return message
+
+
+def point_cloud_message(points: np.ndarray, colours: np.ndarray, header: Header) -> PointCloud2:
+    """Return an organised cloud with fields x, y, z and rgb, as RViz and PCL read it.
+
+    :param points: ``(height, width, 3)`` metres in the optical frame, NaN where invalid
+    :param colours: ``(height, width, 3)`` uint8 RGB
+    """
+    height, width = points.shape[:2]
+    cloud = np.empty((height, width), _POINT)
+    for axis, name in enumerate(('x', 'y', 'z')):
+        cloud[name] = points[:, :, axis]
+    red, green, blue = (colours[:, :, channel].astype(np.uint32) for channel in range(3))
+    cloud['rgb'] = red << 16 | green << 8 | blue
+    message = PointCloud2(header=header, height=height, width=width, is_bigendian=False, is_dense=False)
+    message.fields = [
+        PointField(name=name, offset=_POINT.fields[name][1], datatype=PointField.FLOAT32, count=1)
+        for name in ('x', 'y', 'z', 'rgb')
+    ]
+    message.point_step = _POINT.itemsize
+    message.row_step = _POINT.itemsize * width
+    message.data = _bytes_of(cloud)
+    return message
+
+
+def object_message(item: SceneObject) -> SceneObjectMessage:
+    """Return one object; lengths are NaN where it has no depth."""
+    left, top, right, bottom = item.box
+    unknown = (math.nan,) * 3
+    x, y, z = (float(value) for value in item.center or unknown)
+    dx, dy, dz = (float(value) for value in item.size or unknown)
+    return SceneObjectMessage(
+        id=item.id,
+        name=item.name,
+        confidence=float(item.confidence),
+        box=RegionOfInterest(x_offset=left, y_offset=top, width=right - left, height=bottom - top),
+        area=int(item.area),
+        center=Point(x=x, y=y, z=z),
+        size=Vector3(x=dx, y=dy, z=dz),
+        depth=math.nan if item.depth is None else float(item.depth),
+        metric=item.metric,
+    )
+
+
+def relation_message(relation: Relation) -> RelationMessage:
+    """Return one relation."""
+    return RelationMessage(
+        subject_id=relation.subject_id,
+        subject=relation.subject,
+        predicate=relation.predicate,
+        object_id=relation.object_id,
+        object=relation.object,
+        distance=float(relation.distance),
+        confidence=float(relation.confidence),
+    )
+
+
+def scene_message(objects: tuple[SceneObject, ...], relations: tuple[Relation, ...], header: Header) -> SceneGraph:
+    """Return objects and relations of one frame."""
+    return SceneGraph(
+        header=header,
+        objects=[object_message(item) for item in objects],
+        relations=[relation_message(relation) for relation in relations],
+    )
