@@ -1,0 +1,93 @@
+"""What ``/diagnostics`` says about the camera and the model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.lifecycle import LifecycleNode
+from rclpy.qos import QoSProfile
+
+from cooper_ros.parameters import Parameters
+from cooper_ros.pipeline import Pipeline
+
+
+class Diagnostics:
+    """Publishes two statuses, *camera* and *model*, in every lifecycle state.
+
+    :ivar problem: why the node could not be configured; empty where it could
+    """
+
+    def __init__(self, node: LifecycleNode, parameters: Parameters, pipeline: Pipeline) -> None:
+        self.problem = ''
+        self._node = node
+        self._parameters = parameters
+        self._pipeline = pipeline
+        self._failed = 0
+        self._received = 0
+        self._publisher = node.create_publisher(DiagnosticArray, '/diagnostics', QoSProfile(depth=10))
+        self._period = parameters['diagnostics_period']
+        node.create_timer(self._period, self._publish, callback_group=MutuallyExclusiveCallbackGroup())
+
+    def _publish(self) -> None:
+        message = DiagnosticArray()
+        message.header.stamp = self._node.get_clock().now().to_msg()
+        message.status = [self._camera(), self._model()]
+        self._publisher.publish(message)
+
+    def _status(self, part: str, level: bytes, text: str, values: Mapping[str, Any]) -> DiagnosticStatus:
+        name = self._node.get_fully_qualified_name().lstrip('/')
+        pairs = [KeyValue(key=key, value=str(value)) for key, value in values.items()]
+        hardware = self._parameters['checkpoint'] or 'cooper-nano'
+        return DiagnosticStatus(level=level, name=f'{name}: {part}', message=text, hardware_id=hardware, values=pairs)
+
+    def _camera(self) -> DiagnosticStatus:
+        frames = self._pipeline.frames
+        counts, age = frames.counts, frames.age()
+        oldest = self._parameters['max_image_age']
+        rate = (counts.received - self._received) / self._period
+        self._received = counts.received
+        level, text = DiagnosticStatus.OK, 'images arrive'
+        if age is None:
+            level, text = DiagnosticStatus.STALE, 'no image yet; start a camera, or remap image_raw to its topic'
+        elif 0 < oldest < age:
+            level, text = DiagnosticStatus.STALE, f'no image for {age:.1f} s; check the camera'
+        elif frames.camera_info is None:
+            level, text = DiagnosticStatus.WARN, 'no camera_info, so no metres; remap camera_info'
+        values = {
+            'received': counts.received,
+            'used': counts.used,
+            'dropped': counts.dropped,
+            'undecodable': counts.undecodable,
+            'rate [Hz]': f'{rate:.2f}',
+            'age of newest [s]': '' if age is None else f'{age:.3f}',
+        }
+        return self._status('camera', level, text, values)
+
+    def _model(self) -> DiagnosticStatus:
+        worker, counts = self._pipeline.worker, self._pipeline.counts
+        level, text = DiagnosticStatus.OK, 'the model is ready'
+        if self.problem:
+            level, text = DiagnosticStatus.ERROR, self.problem
+        elif worker is None:
+            level, text = DiagnosticStatus.STALE, 'no model is loaded; configure the node'
+        elif not worker.alive:
+            level, text = DiagnosticStatus.ERROR, 'the inference thread has ended; clean up and configure the node'
+        elif counts.failed > self._failed:
+            level, text = DiagnosticStatus.ERROR, f'failed: {counts.last_error}'
+        self._failed = counts.failed
+        values = {
+            'backend': self._parameters['backend'],
+            'perception': 'enabled' if self._pipeline.enabled else 'disabled',
+            'perceived': counts.perceived,
+            'preempted': worker.preempted if worker else 0,
+            'answered': counts.answered,
+            'failed': counts.failed,
+            'last error': counts.last_error,
+            'waiting questions': worker.waiting if worker else 0,
+            'last perception [s]': f'{counts.perceive_seconds:.3f}',
+            'last answer [s]': f'{counts.answer_seconds:.3f}',
+        }
+        return self._status('model', level, text, values)

@@ -1,0 +1,208 @@
+"""The node ``cooper``: camera images in, depth, segmentation, relations and answers out.
+
+Threads: the executor's answer requests and store images; one worker owns the model. A request waits for the worker in
+an executor thread, and the worker takes at most ``pipeline.CAPACITY`` requests, so threads remain for all the rest.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from typing import Any
+
+import rclpy
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.exceptions import ParameterException
+from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+
+from cooper_model.types import Frame, Modality
+from cooper_ros.diagnostics import Diagnostics
+from cooper_ros.frames import FrameStore
+from cooper_ros.parameters import Parameters
+from cooper_ros.pipeline import CAPACITY, Pipeline
+from cooper_ros.publishers import Perceived, Publishers
+from cooper_ros.requests import EXPECTED, Requests
+from cooper_ros.transport import make_room_for_images
+
+THREADS = CAPACITY + 6
+_THROTTLE_SECONDS = 5.0
+
+
+class CooperNode(LifecycleNode):
+    """The lifecycle node. *Configure* loads the model, *activate* subscribes to the camera."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__('cooper', **options)
+        self._settings = Parameters(self)
+        info_topic = self.resolve_topic_name('camera_info')
+        self._frames = FrameStore(self._image_topic(), info_topic, self.get_logger().warning)
+        self._outputs: Publishers | None = None
+        self._active = False
+        self._camera: list[Any] = []
+        self._camera_group = MutuallyExclusiveCallbackGroup()
+        self._pipeline = Pipeline(
+            self._frames, self._settings, self._publish, self._wanted, self._on_perception_error
+        )
+        self._requests = Requests(self, self._pipeline, lambda: self._active, self._show)
+        self._diagnostics = Diagnostics(self, self._settings, self._pipeline)
+        if self._settings['autostart']:
+            self._autostart = self.create_timer(
+                0.01, self._start, callback_group=MutuallyExclusiveCallbackGroup()
+            )
+
+    def _start(self) -> None:
+        self._autostart.cancel()
+        if self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
+            self.trigger_activate()
+
+    def _image_topic(self) -> str:
+        compressed = self._settings['image_transport'] == 'compressed'
+        return self.resolve_topic_name('image_raw/compressed' if compressed else 'image_raw')
+
+    # Lifecycle
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Load the model and offer the topics."""
+        try:
+            self._pipeline.start()
+        except Exception as error:  # noqa: BLE001 - rclpy would swallow it; the node stays unconfigured
+            self._diagnostics.problem = f'the model could not be loaded: {error}'
+            expected = isinstance(error, (OSError, ValueError))
+            self.get_logger().error(self._diagnostics.problem + ('' if expected else f'\n{traceback.format_exc()}'))
+            return TransitionCallbackReturn.FAILURE
+        self._diagnostics.problem = ''
+        self._outputs = Publishers(self)
+        self._settings.configured = True
+        self.get_logger().info('the model is loaded')
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Subscribe to the camera."""
+        reliable = self._settings['image_reliability'] == 'reliable'
+        quality = QoSProfile(
+            depth=1, reliability=ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT
+        )
+        kind = CompressedImage if self._settings['image_transport'] == 'compressed' else Image
+        self._frames.image_topic = self._image_topic()
+        for message_type, topic, callback in (
+            (kind, self._frames.image_topic, self._on_image),
+            (CameraInfo, 'camera_info', self._frames.add_camera_info),
+            (Image, 'depth_registered/image_rect', self._frames.add_depth),
+        ):
+            self._camera.append(
+                self.create_subscription(message_type, topic, callback, quality, callback_group=self._camera_group)
+            )
+        self._active = True
+        self.get_logger().info(f'active: waits for images on {self._frames.image_topic}')
+        return super().on_activate(state)
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Leave the camera alone."""
+        self._unsubscribe()
+        return super().on_deactivate(state)
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Let go of the model."""
+        self._release()
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Let go of everything."""
+        self._unsubscribe()
+        self._release()
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Go back to unconfigured, from where the node can be configured again."""
+        self.get_logger().error('a transition failed; the node is unconfigured now')
+        self._unsubscribe()
+        self._release()
+        return TransitionCallbackReturn.SUCCESS
+
+    def _unsubscribe(self) -> None:
+        self._active = False
+        for subscription in self._camera:
+            self.destroy_subscription(subscription)
+        self._camera.clear()
+        self._frames.clear()
+
+    def _release(self) -> None:
+        self._pipeline.stop()
+        if self._outputs is not None:
+            self._outputs.destroy()
+            self._outputs = None
+        self._settings.configured = False
+
+    def destroy_node(self) -> None:
+        """End the worker before the publishers that it uses go."""
+        self._unsubscribe()
+        self._requests.destroy()
+        self._release()
+        super().destroy_node()
+
+    # Between camera, pipeline and publishers
+
+    def _on_image(self, message: Any) -> None:
+        self._frames.add_image(message)
+        self._pipeline.image_arrived()
+
+    def _wanted(self) -> frozenset[Modality]:
+        return self._outputs.wanted() if self._outputs is not None else frozenset()
+
+    def _publish(self, perceived: Perceived) -> None:
+        if self._outputs is not None and self._active:
+            points, markers = self._settings['publish_points'], self._settings['publish_markers']
+            self._outputs.publish(perceived, points=points, markers=markers)
+
+    def _show(self, text: str, frame: Frame) -> None:
+        if self._outputs is not None and self._active:
+            self._outputs.publish_answer(text, frame, markers=self._settings['publish_markers'])
+
+    def _on_perception_error(self, error: Exception) -> None:
+        text = f'perception: {error}'
+        if not isinstance(error, EXPECTED):
+            text += '\n' + ''.join(traceback.format_exception(type(error), error, error.__traceback__))
+        self.get_logger().error(text, throttle_duration_sec=_THROTTLE_SECONDS)
+
+
+def spin(node: CooperNode) -> None:
+    """Serve until shutdown. An exception that leaves a callback is logged, and the node goes on."""
+    executor = MultiThreadedExecutor(num_threads=THREADS)
+    executor.add_node(node)
+    try:
+        while rclpy.ok():
+            try:
+                executor.spin()
+            except Exception as error:  # noqa: BLE001 - logged
+                if isinstance(error, ExternalShutdownException):
+                    return
+                node.get_logger().error(f'a callback failed: {error}\n{traceback.format_exc()}')
+    finally:
+        executor.shutdown(timeout_sec=1.0)
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run the node until it is interrupted."""
+    make_room_for_images()
+    rclpy.init(args=args)
+    try:
+        try:
+            node = CooperNode()
+        except ParameterException as error:
+            rclpy.logging.get_logger('cooper').fatal(str(error))
+            sys.exit(1)
+        try:
+            spin(node)
+        except KeyboardInterrupt:
+            node.get_logger().info('interrupted')
+        finally:
+            node.destroy_node()
+    finally:
+        rclpy.try_shutdown()
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,119 @@
+"""Parameters of the node: one table with names, defaults, ranges and meanings; from it declaration and checks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+
+from cooper_model.types import MODES
+
+BACKENDS = ('auto', 'torch', 'onnx', 'tensorrt', 'remote')
+MODALITIES = ('depth', 'segmentation')
+TRANSPORTS = ('raw', 'compressed')
+RELIABILITIES = ('best_effort', 'reliable')
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One parameter.
+
+    :param limits: least and greatest value of a number
+    :param choices: values that a text, or each of a list of texts, may have
+    :param fixed: can be changed only while the node is unconfigured, because it decides what is loaded or subscribed
+    """
+
+    name: str
+    default: Any
+    description: str
+    limits: tuple[float, float] | None = None
+    choices: tuple[str, ...] = ()
+    fixed: bool = False
+
+    def descriptor(self) -> ParameterDescriptor:
+        """Return what ``ros2 param describe`` shows."""
+        descriptor = ParameterDescriptor(description=self.description)
+        constraints = [f'one of: {", ".join(self.choices)}'] if self.choices else []
+        if self.fixed:
+            constraints.append('changeable only while the node is unconfigured')
+        descriptor.additional_constraints = '; '.join(constraints)
+        if self.limits and isinstance(self.default, float):
+            low, high = self.limits
+            descriptor.floating_point_range = [FloatingPointRange(from_value=low, to_value=high, step=0.0)]
+        elif self.limits:
+            low, high = (int(limit) for limit in self.limits)
+            descriptor.integer_range = [IntegerRange(from_value=low, to_value=high, step=1)]
+        return descriptor
+
+    def problem(self, value: Any) -> str:
+        """Return why ``value`` cannot be taken, or an empty text. Ranges are checked by rclpy from the descriptor."""
+        if not self.choices:
+            return ''
+        values = [value] if isinstance(value, str) else list(value)
+        wrong = [each for each in values if each not in self.choices]
+        return f'{self.name}: {wrong[0]!r} is unknown, expected {" | ".join(self.choices)}' if wrong else ''
+
+
+SPECS = (
+    Spec('checkpoint', '', 'folder of the checkpoint; empty = the built-in cooper-nano', fixed=True),
+    Spec('backend', 'auto', 'what computes the model; auto = the best that is there', choices=BACKENDS, fixed=True),
+    Spec('graphs', '', 'folder with exported graphs for onnx and tensorrt; empty = the cache', fixed=True),
+    Spec('device', '', 'device of the backend, for example cpu or cuda:0; empty = the best that is there', fixed=True),
+    Spec('autostart', True, 'configure and activate the node at its start', fixed=True),
+    Spec('perception_rate', 2.0, 'perceived frames a second [Hz]; 0 = only on demand', (0.0, 60.0)),
+    Spec('modalities', list(MODALITIES), 'what is perceived continuously', choices=MODALITIES),
+    Spec('default_mode', 'auto', 'how a question without a mode is answered', choices=MODES),
+    Spec('seed', 0, 'seed of the noise that images are generated from', (0, 2**31 - 1)),
+    Spec('image_transport', 'raw', 'which image topic to subscribe to', choices=TRANSPORTS, fixed=True),
+    Spec('image_reliability', 'best_effort', 'reliability asked of the camera', choices=RELIABILITIES, fixed=True),
+    Spec('sampler.num_timesteps', 0, 'points of the image sampler; 0 = of the checkpoint', (0, 1000)),
+    Spec('sampler.image_scale', 0.0, 'guidance by the camera image; 0 = of the checkpoint', (0.0, 20.0)),
+    Spec('sampler.text_scale', 0.0, 'guidance by the text; 0 = of the checkpoint', (0.0, 20.0)),
+    Spec('max_turns', 0, 'turns after which an answer is forced; 0 = of the checkpoint', (0, 16)),
+    Spec('min_object_area', 64, 'least area of an object [px of the camera image]', (1, 1_000_000)),
+    Spec('max_image_age', 5.0, 'oldest newest frame that a question is answered on [s]; 0 = any', (0.0, 86400.0)),
+    Spec('query_timeout', 60.0, 'longest time for one question, waiting included [s]', (0.1, 86400.0)),
+    Spec('publish_points', True, 'publish ~/points where depth is metric'),
+    Spec('publish_markers', True, 'publish ~/markers'),
+    Spec('diagnostics_period', 1.0, 'time between two messages on /diagnostics [s]', (0.1, 60.0), fixed=True),
+)
+_BY_NAME = {spec.name: spec for spec in SPECS}
+
+
+class Parameters:
+    """The declared parameters of a node. Values are read when they are used, so a change takes effect at once.
+
+    :raises rclpy.exceptions.ParameterException: a value given at the start is of the wrong type or out of range
+    """
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self.configured = False
+        # Before the declarations, so that values given at the start are checked as well.
+        node.add_on_set_parameters_callback(self._check)
+        for spec in SPECS:
+            node.declare_parameter(spec.name, spec.default, spec.descriptor())
+
+    def __getitem__(self, name: str) -> Any:
+        """Return the value of a parameter of the table."""
+        return self._node.get_parameter(name).value
+
+    def _check(self, changes: Sequence[Parameter]) -> SetParametersResult:
+        for change in changes:
+            spec = _BY_NAME.get(change.name)
+            if spec is None:
+                continue
+            reason = spec.problem(change.value)
+            if not reason and spec.fixed and self.configured:
+                node = self._node.get_fully_qualified_name()
+                reason = (
+                    f'{spec.name} can be changed only while the node is unconfigured; '
+                    f'run: ros2 lifecycle set {node} deactivate, then cleanup'
+                )
+            if reason:
+                return SetParametersResult(successful=False, reason=reason)
+        return SetParametersResult(successful=True)

@@ -1,0 +1,191 @@
+"""Everything the node publishes about a perceived frame, each message with that frame's header."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from rclpy.lifecycle import LifecycleNode, LifecyclePublisher
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import CameraInfo, Image, PointCloud2
+from std_msgs.msg import Header
+from visualization_msgs.msg import MarkerArray
+
+from cooper_model.geometry import unproject
+from cooper_model.types import (
+    UNLABELLED,
+    DepthMap,
+    Frame,
+    Modality,
+    Relation,
+    SceneObject,
+    Segmentation,
+)
+from cooper_msgs.msg import SceneGraph
+from cooper_ros.conversions import (
+    camera_info_message,
+    header_of,
+    image_message,
+    point_cloud_message,
+    scene_message,
+)
+from cooper_ros.markers import scene_markers
+
+# Reliable reaches both reliable and best-effort subscribers; one message is enough, the newest wins.
+_RELIABLE = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
+_LATCHED = QoSProfile(
+    depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL
+)
+_TOPICS: dict[str, type] = {
+    'depth/image': Image,
+    'depth/relative': Image,
+    'depth/color': Image,
+    'depth/camera_info': CameraInfo,
+    'segmentation/mask': Image,
+    'segmentation/instances': Image,
+    'segmentation/overlay': Image,
+    'segmentation/confidence': Image,
+    'points': PointCloud2,
+    'markers': MarkerArray,
+    'scene': SceneGraph,
+}
+_NEEDS_BOTH = ('markers', 'scene')
+_OVERLAY_WEIGHT = 0.5
+
+
+@dataclass(frozen=True)
+class Perceived:
+    """What the model saw in one frame.
+
+    :param seconds: time that it took
+    """
+
+    frame: Frame
+    depth: DepthMap | None
+    segmentation: Segmentation | None
+    objects: tuple[SceneObject, ...] = ()
+    relations: tuple[Relation, ...] = ()
+    seconds: float = 0.0
+
+
+def _vision_msgs() -> Any | None:
+    """Return the messages of vision_msgs where it is installed; label_info is offered only there."""
+    try:
+        return importlib.import_module('vision_msgs.msg')
+    except ImportError:
+        return None
+
+
+def overlay(image: np.ndarray, segmentation: Segmentation) -> np.ndarray:
+    """Return the image with the drawn colours mixed in where there are objects, ``(height, width, 3)`` uint8."""
+    mixed = image * (1 - _OVERLAY_WEIGHT) + segmentation.color * _OVERLAY_WEIGHT
+    return np.where(segmentation.instances[:, :, None] > 0, mixed, image).astype(np.uint8)
+
+
+class Publishers:
+    """The node's publishers; they exist while it is configured and speak while it is active."""
+
+    def __init__(self, node: LifecycleNode) -> None:
+        self._node = node
+        self._publishers: dict[str, LifecyclePublisher] = {
+            name: node.create_lifecycle_publisher(kind, f'~/{name}', _RELIABLE) for name, kind in _TOPICS.items()
+        }
+        self._vision = _vision_msgs()
+        self._labels: tuple[str, ...] | None = None
+        if self._vision is not None:
+            label_info = node.create_lifecycle_publisher(
+                self._vision.LabelInfo, '~/segmentation/label_info', _LATCHED
+            )
+            self._publishers['segmentation/label_info'] = label_info
+        self._answer = ''
+        self._last: Perceived | None = None
+
+    def destroy(self) -> None:
+        """Remove all publishers."""
+        for publisher in self._publishers.values():
+            self._node.destroy_lifecycle_publisher(publisher)
+        self._publishers.clear()
+
+    def wanted(self) -> frozenset[Modality]:
+        """Return the maps that somebody subscribes to, directly or through what is made of them."""
+        modalities: set[Modality] = set()
+        for name in self._publishers:
+            if not self._heard(name):
+                continue
+            if name in _NEEDS_BOTH:
+                modalities |= {'depth', 'segmentation'}
+            else:
+                modalities.add('segmentation' if name.startswith('segmentation') else 'depth')
+        return frozenset(modalities)
+
+    def _heard(self, name: str) -> bool:
+        publisher = self._publishers.get(name)
+        return publisher is not None and publisher.get_subscription_count() > 0
+
+    def publish(self, perceived: Perceived, *, points: bool = True, markers: bool = True) -> None:
+        """Publish what somebody listens to.
+
+        :param points, markers: whether ~/points and ~/markers may be published
+        """
+        header = header_of(perceived.frame)
+        self._last = perceived
+        if perceived.depth is not None:
+            self._publish_depth(perceived.frame, perceived.depth, header, points)
+        if perceived.segmentation is not None:
+            self._publish_segmentation(perceived.frame, perceived.segmentation, header)
+        if self._heard('scene'):
+            self._publishers['scene'].publish(scene_message(perceived.objects, perceived.relations, header))
+        if markers:
+            self._publish_markers(header)
+
+    def publish_answer(self, text: str, frame: Frame, *, markers: bool = True) -> None:
+        """Show the answer to a question among the markers from now on."""
+        self._answer = text
+        if markers:
+            self._publish_markers(header_of(self._last.frame if self._last else frame))
+
+    def _publish_markers(self, header: Header) -> None:
+        if self._heard('markers'):
+            objects, relations = (self._last.objects, self._last.relations) if self._last else ((), ())
+            self._publishers['markers'].publish(scene_markers(objects, relations, self._answer, header))
+
+    def _image(self, name: str, values: np.ndarray, encoding: str, header: Header) -> None:
+        self._publishers[name].publish(image_message(values, encoding, header))
+
+    def _publish_depth(self, frame: Frame, depth: DepthMap, header: Header, points: bool) -> None:
+        if self._heard('depth/relative'):
+            self._image('depth/relative', depth.relative, '32FC1', header)
+        if self._heard('depth/color'):
+            self._image('depth/color', depth.color, 'rgb8', header)
+        if depth.metres is not None and self._heard('depth/image'):
+            self._image('depth/image', depth.metres, '32FC1', header)
+        if frame.intrinsics is None:
+            return
+        if self._heard('depth/camera_info'):
+            self._publishers['depth/camera_info'].publish(camera_info_message(frame.intrinsics, header))
+        if points and depth.metres is not None and self._heard('points'):
+            cloud = point_cloud_message(unproject(depth.metres, frame.intrinsics), frame.image, header)
+            self._publishers['points'].publish(cloud)
+
+    def _publish_segmentation(self, frame: Frame, segmentation: Segmentation, header: Header) -> None:
+        # First: consumers keep no mask whose names they do not know.
+        if self._vision is not None and segmentation.names != self._labels:
+            self._publish_labels(segmentation.names, header)
+        if self._heard('segmentation/mask'):
+            wide = segmentation.labels.dtype == np.uint16
+            self._image('segmentation/mask', segmentation.labels, 'mono16' if wide else 'mono8', header)
+        if self._heard('segmentation/instances'):
+            self._image('segmentation/instances', segmentation.instances, 'mono16', header)
+        if self._heard('segmentation/overlay'):
+            self._image('segmentation/overlay', overlay(frame.image, segmentation), 'rgb8', header)
+        if self._heard('segmentation/confidence'):
+            self._image('segmentation/confidence', np.rint(segmentation.confidence * 255), 'mono8', header)
+
+    def _publish_labels(self, names: tuple[str, ...], header: Header) -> None:
+        classes = [self._vision.VisionClass(class_id=index, class_name=name) for index, name in enumerate(names)]
+        classes.append(self._vision.VisionClass(class_id=UNLABELLED, class_name='unlabelled'))
+        message = self._vision.LabelInfo(header=header, class_map=classes)
+        self._publishers['segmentation/label_info'].publish(message)
+        self._labels = names

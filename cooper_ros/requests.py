@@ -1,0 +1,239 @@
+"""Answers the requests of other nodes: ~/query, ~/ask, ~/get_relations and ~/enable.
+
+Every failure ends in a response with ``success`` false and a message that says why and what to do; what nobody foresaw
+is logged with its traceback as well.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import traceback
+import uuid
+from collections.abc import Callable
+from concurrent.futures import CancelledError
+from typing import Any
+
+from rclpy.action import ActionServer, CancelResponse, GoalResponse
+from rclpy.action.server import ServerGoalHandle
+from rclpy.callback_groups import ReentrantCallbackGroup
+from rclpy.lifecycle import LifecycleNode
+from sensor_msgs.msg import Image
+from std_srvs.srv import SetBool
+
+from cooper_model.types import (
+    Answer,
+    AnswerReady,
+    Cancelled,
+    Event,
+    Frame,
+    ImageReady,
+    ImageRequested,
+    TextDelta,
+)
+from cooper_msgs.action import Ask
+from cooper_msgs.srv import GetRelations, Query
+from cooper_ros.conversions import (
+    header_of,
+    image_message,
+    object_message,
+    relation_message,
+    stamp_to_ns,
+)
+from cooper_ros.frames import NoFrame
+from cooper_ros.pipeline import Pipeline, Question
+from cooper_ros.worker import Busy, Closed
+
+# What a request may meet in ordinary life: told to the asker, not worth a traceback.
+EXPECTED = (ValueError, NoFrame, Busy, Closed, TimeoutError, Cancelled, CancelledError)
+RESULT_SECONDS = 300
+
+
+def is_empty(image: Image) -> bool:
+    """Whether a request's image was left out, as opposed to being broken."""
+    return not (image.width or image.height or image.encoding or len(image.data))
+
+
+def fill_answer(message: Any, answer: Answer, frame: Frame) -> None:
+    """Write an answer into a ``Query`` response or an ``Ask`` result."""
+    header = header_of(frame)
+    message.answer = answer.text
+    message.value = math.nan if answer.value is None else float(answer.value)
+    message.unit = answer.unit
+    message.confidence = float(answer.confidence)
+    message.thoughts = list(answer.thoughts)
+    if answer.depth is not None:
+        message.depth_color = image_message(answer.depth.color, 'rgb8', header)
+    if answer.segmentation is not None:
+        message.segmentation = image_message(answer.segmentation.color, 'rgb8', header)
+    message.objects = [object_message(item) for item in answer.objects]
+    message.relations = [relation_message(relation) for relation in answer.relations]
+    message.success = True
+
+
+def feedback_of(event: Event, frame: Frame) -> Ask.Feedback | None:
+    """Return what the asker is told of an event, None where it says nothing new."""
+    if isinstance(event, TextDelta):
+        return Ask.Feedback(stage='thinking', text=event.text)
+    if isinstance(event, ImageRequested):
+        return Ask.Feedback(stage=event.modality)
+    if isinstance(event, ImageReady):
+        return Ask.Feedback(stage=event.modality, image=image_message(event.image.color, 'rgb8', header_of(frame)))
+    if isinstance(event, AnswerReady):
+        return Ask.Feedback(stage='answer', text=event.answer.text)
+    return None
+
+
+class Requests:
+    """The services and the action of a node. They answer in every lifecycle state.
+
+    :param active: whether the node is in its active state
+    :param show: takes each answer, to be shown among the markers
+    """
+
+    def __init__(
+        self,
+        node: LifecycleNode,
+        pipeline: Pipeline,
+        active: Callable[[], bool],
+        show: Callable[[str, Frame], None],
+    ) -> None:
+        self._node = node
+        self._pipeline = pipeline
+        self._active = active
+        self._show = show
+        # Requests wait for the worker in their own executor threads; see node.THREADS.
+        group = ReentrantCallbackGroup()
+        node.create_service(Query, '~/query', self._on_query, callback_group=group)
+        node.create_service(GetRelations, '~/get_relations', self._on_get_relations, callback_group=group)
+        node.create_service(SetBool, '~/enable', self._on_enable, callback_group=group)
+        self._stopping = threading.Event()
+        self._action = ActionServer(
+            node,
+            Ask,
+            '~/ask',
+            self._on_ask,
+            callback_group=group,
+            goal_callback=self._on_goal,
+            cancel_callback=lambda _: CancelResponse.ACCEPT,
+            result_timeout=RESULT_SECONDS,
+        )
+
+    def destroy(self) -> None:
+        """Remove the action; rclpy removes services with their node."""
+        self._stopping.set()
+        self._action.destroy()
+
+    def _report(self, what: str, error: Exception) -> str:
+        """Log a failure and return what to tell the asker."""
+        reason = str(error) or type(error).__name__
+        if isinstance(error, EXPECTED):
+            self._node.get_logger().warning(f'{what}: {reason}')
+            return reason
+        trace = ''.join(traceback.format_exception(type(error), error, error.__traceback__))
+        self._node.get_logger().error(f'{what} failed: {reason}\n{trace}')
+        return f'internal error, see the log of the node: {type(error).__name__}: {reason}'
+
+    def _require_active(self) -> None:
+        if not self._active():
+            name = self._node.get_fully_qualified_name()
+            raise Closed(
+                f'{name} is not active; run: ros2 lifecycle set {name} configure, then activate '
+                '(if that fails, its log says why)'
+            )
+
+    def _frame(self, request: Any) -> Frame:
+        """Return the frame that a request means: its image, else its stamp, else the newest."""
+        if not is_empty(request.image):
+            return self._pipeline.frames.attach(request.image)
+        stamp = stamp_to_ns(request.stamp)
+        return self._pipeline.frames.at(stamp) if stamp else self._pipeline.newest()
+
+    def _answer(
+        self, request: Any, message: Any, on_event: Callable[[Event, Frame], None], stop: Callable[[], bool]
+    ) -> Any:
+        """Answer a request into its response; raises what went wrong."""
+        message.query_id = uuid.uuid4().hex
+        message.value = math.nan
+        self._require_active()
+        frame = self._frame(request)
+        message.header = header_of(frame)
+        question = Question(frame, request.question, tuple(request.choices), request.mode)
+        answer = self._pipeline.ask(question, lambda event: on_event(event, frame), stop)
+        fill_answer(message, answer, frame)
+        self._show(answer.text, frame)
+        return message
+
+    def _on_query(self, request: Query.Request, response: Query.Response) -> Query.Response:
+        try:
+            self._answer(request, response, lambda *_: None, self._stopping.is_set)
+        except Exception as error:  # noqa: BLE001 - told to the asker and logged
+            response.message = self._report('query', error)
+        return response
+
+    def _on_goal(self, request: Ask.Goal) -> GoalResponse:
+        try:
+            self._require_active()
+        except Closed as error:
+            self._node.get_logger().warning(f'ask: goal rejected: {error}')
+            return GoalResponse.REJECT
+        return GoalResponse.ACCEPT
+
+    def _on_ask(self, goal: ServerGoalHandle) -> Ask.Result:
+        result = Ask.Result()
+
+        def tell(event: Event, frame: Frame) -> None:
+            feedback = feedback_of(event, frame)
+            if feedback is not None:
+                goal.publish_feedback(feedback)
+
+        try:
+            self._answer(goal.request, result, tell, lambda: self._stopping.is_set() or goal.is_cancel_requested)
+            goal.succeed()
+        except Exception as error:  # noqa: BLE001 - told to the asker and logged
+            result.message = self._report('ask', error)
+            if goal.is_cancel_requested:
+                goal.canceled()
+            else:
+                goal.abort()
+        return result
+
+    def _on_get_relations(
+        self, request: GetRelations.Request, response: GetRelations.Response
+    ) -> GetRelations.Response:
+        try:
+            self._require_active()
+            perceived = self._pipeline.perceived(self._stopping.is_set)
+        except Exception as error:  # noqa: BLE001 - told to the asker and logged
+            response.message = self._report('get_relations', error)
+            return response
+        wanted = (request.subject, request.predicate, request.object)
+        relations = [
+            relation
+            for relation in perceived.relations
+            if all(
+                _matches(given, value)
+                for given, value in zip(wanted, (relation.subject, relation.predicate, relation.object), strict=True)
+            )
+        ]
+        named = {each for relation in relations for each in (relation.subject_id, relation.object_id)}
+        response.objects = [
+            object_message(item) for item in perceived.objects if item.id in named or not any(wanted)
+        ]
+        response.relations = [relation_message(relation) for relation in relations]
+        response.header = header_of(perceived.frame)
+        response.success = True
+        return response
+
+    def _on_enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
+        self._pipeline.enabled = request.data
+        response.success = True
+        state = 'runs' if request.data else 'stopped; questions are still answered'
+        response.message = f'continuous perception {state}'
+        return response
+
+
+def _matches(given: str, value: str) -> bool:
+    """Whether a filter fits: empty, equal, or the class of a name that has a colour before it (ball, red ball)."""
+    wanted, value = given.strip().lower(), value.lower()
+    return not wanted or value == wanted or value.endswith(f' {wanted}')
