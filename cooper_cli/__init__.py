@@ -1,0 +1,1 @@
+"""The ``cooper`` command; each subcommand imports only what it needs."""

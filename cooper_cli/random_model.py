@@ -1,0 +1,51 @@
+"""A model with random weights at a named size, for measuring speed without a checkpoint."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cooper_model.config import (
+    AutoencoderConfig,
+    CooperConfig,
+    DecoderConfig,
+    ResizeConfig,
+    SpecialTokens,
+    VisionConfig,
+)
+
+if TYPE_CHECKING:
+    from cooper_model.backends.torch import TorchBackend
+
+MID = CooperConfig(
+    decoder=DecoderConfig(
+        hidden_size=512, num_layers=8, num_heads=8, num_kv_heads=2, intermediate_size=2048, vocab_size=16384
+    ),
+    vision=VisionConfig(hidden_size=256, num_layers=6, num_heads=4, intermediate_size=1024),
+    autoencoder=AutoencoderConfig(base_channels=64),
+    tokens=SpecialTokens(start=16380, end=16381, image_start=16382, image_end=16383),
+    vae_transform=ResizeConfig(256, 256, 16),
+    vit_transform=ResizeConfig(252, 252, 14),
+    usable_vocab=None,
+)
+SIZES = {'mid': MID}
+
+
+def random_backend(size: str, seed: int, device: str | None = None) -> TorchBackend:
+    """Return a torch back end of a named size with weights that ``seed`` determines.
+
+    :raises ValueError: there is no such size
+    """
+    if size not in SIZES:
+        raise ValueError(f'{size!r} is no size of a random model; choose from {", ".join(SIZES)}')
+    import torch
+
+    from cooper_model.backends.torch import TorchBackend
+    from cooper_model.network.autoencoder import build_autoencoder
+    from cooper_model.network.model import Cooper
+
+    device = device or ('cuda' if torch.cuda.is_available() else 'cpu')
+    dtype = torch.bfloat16 if device.startswith('cuda') else torch.float32
+    torch.manual_seed(seed)
+    config = SIZES[size]
+    model, autoencoder = Cooper(config), build_autoencoder(config.autoencoder)
+    return TorchBackend(model.to(device, dtype), autoencoder.to(device, dtype))
