@@ -51,13 +51,14 @@ def cooper_node(context: LaunchContext) -> list[Node]:
     """Return the COOPER node; an argument left empty lets the parameter file decide."""
     given = {name: LaunchConfiguration(name).perform(context) for name in ('checkpoint', 'backend')}
     overrides = {name: ParameterValue(value, value_type=str) for name, value in given.items() if value}
+    overrides['use_sim_time'] = switch('use_sim_time')
     return [
         Node(
             package=PACKAGE,
             executable='cooper_node',
             name='cooper',
             namespace=LaunchConfiguration('namespace'),
-            parameters=[LaunchConfiguration('params_file'), {'use_sim_time': switch('use_sim_time')}, overrides],
+            parameters=[LaunchConfiguration('params_file'), overrides],
             remappings=camera_topics(),
             arguments=['--ros-args', '--log-level', LaunchConfiguration('log_level')],
             respawn=LaunchConfiguration('use_respawn').perform(context) == 'true',

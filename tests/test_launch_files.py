@@ -159,8 +159,10 @@ def test_parameter_file_holds_defaults_of_the_camera(given):
     assert given['camera'].items() <= defaults.items()
 
 
-def test_parameter_file_reaches_a_node_in_a_namespace(tmp_path):
-    changed = tmp_path / 'changed.yaml'
+def test_parameters_reach_a_node_in_a_namespace(tmp_path):
+    # As ros2 launch does it: the file first, then a second one with what was given on the command line.
+    changed, overrides = tmp_path / 'changed.yaml', tmp_path / 'overrides.yaml'
+    overrides.write_text('/robot/front/cooper:\n  ros__parameters: {backend: torch}\n')
     text = PARAMETERS.read_text(encoding='utf-8')
     assert 'perception_rate: 2.0' in text
     changed.write_text(text.replace('perception_rate: 2.0', 'perception_rate: 7.5'))
@@ -170,13 +172,13 @@ def test_parameter_file_reaches_a_node_in_a_namespace(tmp_path):
         'from cooper_ros.parameters import Parameters\n'
         'rclpy.init(args=sys.argv)\n'
         "parameters = Parameters(Node('cooper'))\n"
-        "print(parameters['perception_rate'], *parameters['modalities'])\n"
+        "print(parameters['perception_rate'], *parameters['modalities'], parameters['backend'])\n"
         'rclpy.shutdown()\n'
     )
-    arguments = ['--ros-args', '--params-file', str(changed), '-r', '__ns:=/robot/front']
-    command = [sys.executable, '-c', program, *arguments]
+    files = ['--params-file', str(changed), '--params-file', str(overrides)]
+    command = [sys.executable, '-c', program, '--ros-args', *files, '-r', '__ns:=/robot/front']
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
-    assert (done.returncode, done.stdout.split()) == (0, ['7.5', 'depth', 'segmentation']), done.stderr
+    assert (done.returncode, done.stdout.split()) == (0, ['7.5', 'depth', 'segmentation', 'torch']), done.stderr
 
 
 def rviz_problems(config):
