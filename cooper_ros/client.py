@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import rclpy
 from action_msgs.msg import GoalStatus
+from lifecycle_msgs.srv import GetState
 from rclpy.action import ActionClient
 from rclpy.client import Client
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
@@ -128,6 +129,7 @@ class CooperClient:
         self._query = self.node.create_client(Query, f'{self.target}/query')
         self._relations = self.node.create_client(GetRelations, f'{self.target}/get_relations')
         self._enable = self.node.create_client(SetBool, f'{self.target}/enable')
+        self._state = self.node.create_client(GetState, f'{self.target}/get_state')
         self._ask = ActionClient(self.node, Ask, f'{self.target}/ask')
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self.node)
@@ -218,6 +220,15 @@ class CooperClient:
             stamp_to_ns(response.header.stamp),
             response.header.frame_id,
         )
+
+    def state(self, timeout: float = 10.0) -> str:
+        """Return the node's lifecycle state: unconfigured, configuring, inactive, active, ...
+
+        :raises NodeUnreachable: there is no such node
+        :raises NoReply: nothing came within ``timeout`` seconds
+        """
+        self._require(self._state, timeout)
+        return self._wait(self._state.call_async(GetState.Request()), timeout, 'get_state').current_state.label
 
     def enable(self, on: bool, timeout: float = 10.0) -> None:
         """Switch continuous perception on or off by ``~/enable``.

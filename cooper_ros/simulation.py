@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Any
+
+import numpy as np
 
 from cooper_ros.camera_parameters import CameraParameters
 from cooper_ros.sources import Shot, SourceError
 from cooper_sim.distribution import Distribution
+from cooper_sim.questions import ask_questions
 from cooper_sim.render import Renderer, RenderError
 from cooper_sim.sample import make_sample
 from cooper_sim.types import Sample
@@ -41,9 +45,11 @@ def _shot(sample: Sample, parameters: CameraParameters) -> Shot:
 
 def truth_of(sample: Sample, parameters: CameraParameters) -> dict[str, Any]:
     """Return what is true of a scene: seed, visible objects, and questions with their answers."""
+    rng = np.random.default_rng(sample.scene.seed)
+    questions = ask_questions(sample, rng, parameters.questions) if parameters.questions else []
     return {
         'seed': sample.scene.seed,
         'distribution': parameters.distribution,
         'objects': [{'name': item.name, 'box': item.box, 'depth': item.depth} for item in sample.visible],
-        'questions': [],
+        'questions': [asdict(question) for question in questions],
     }

@@ -1,0 +1,118 @@
+"""``cooper demo``: the whole system at work, with a camera that is there on every machine."""
+
+from __future__ import annotations
+
+import signal
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cooper_cli import options
+from cooper_cli.output import note, print_json, say
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from cooper_cli.demo_report import Report
+
+
+class Viewer(str, Enum):
+    """What shows the run afterwards."""
+
+    none = 'none'
+    rerun = 'rerun'
+
+
+def demo(
+    camera: Annotated[str, typer.Option(help='sim, or a bag, video, image or folder of images.')] = 'sim',
+    seconds: Annotated[float, typer.Option(min=1.0, max=120.0, help='How long to ask questions.')] = 15.0,
+    out: Annotated[Path, typer.Option(help='Folder for pictures, logs and summary.json.')] = Path('out/demo'),
+    viewer: Annotated[Viewer, typer.Option(help='Also write a recording for this viewer.')] = Viewer.none,
+    checkpoint: options.Checkpoint = None,
+    backend: options.Backend = options.BackendName.auto,
+    seed: options.Seed = 0,
+    json: options.Json = False,
+) -> None:
+    """Start node and camera as processes, ask questions over ROS, check and save what comes back."""
+    from cooper_cli.demo_pictures import save_all
+    from cooper_cli.demo_run import Demo, DemoSettings
+    from cooper_cli.pictures import make_folder
+
+    make_folder(out)
+    # A terminated demo ends its processes as an interrupted one does.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    folder = '' if checkpoint is None else str(checkpoint.resolve())
+    settings = DemoSettings(camera, seconds, out, folder, backend.value, seed)
+    report = Demo(settings, note if json else say).run()
+    save_all(report, out)
+    if viewer is Viewer.rerun:
+        from cooper_cli.demo_viewer import save_recording
+
+        report.files.append(str(save_recording(report, out / 'demo.rrd')))
+    if json:
+        print_json(report.record())
+    else:
+        _show(report, out)
+    if report.problems:
+        raise typer.Exit(1)
+
+
+def _show(report: Report, out: Path) -> None:
+    from rich.console import Console
+
+    console = Console()
+    console.print(_questions(report))
+    console.print(_figures(report))
+    console.print(f'{len(report.files)} files in {out}/, first of all:')
+    for path in report.files:
+        if Path(path).name in ('frame0.png', 'question0.png', 'thoughts.txt', 'summary.json', 'demo.rrd'):
+            console.print(f'  {path}', highlight=False)
+    if report.judged:
+        console.print(
+            f'{report.right} of {len(report.judged)} answers agree with the simulation; that is information, '
+            'not what passes or fails here (see: cooper eval)',
+            highlight=False,
+        )
+    for problem in report.problems:
+        console.print(f'PROBLEM: {problem}', style='red', markup=False, highlight=False)
+    console.print('demo failed' if report.problems else 'demo passed', style='red' if report.problems else 'green')
+
+
+def _questions(report: Report) -> Table:
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(title=f'Questions over ROS, camera {report.camera}')
+    for column in ('mode', 'via', 'question', 'answer', 'truth', 'seconds', 'images'):
+        table.add_column(column)
+    for asked in report.asked:
+        answer = asked.reply.answer if asked.answered else f'({asked.message})'
+        truth = asked.truth['answer'] if asked.truth else ''
+        cells = (asked.question.mode, asked.via, asked.question.text, answer, truth, f'{asked.seconds:.2f}')
+        table.add_row(*(escape(cell) for cell in cells), ', '.join(asked.images))
+    return table
+
+
+def _figures(report: Report) -> Table:
+    from rich.table import Table
+
+    table = Table(title='What went through', show_header=False)
+    rows: dict[str, Any] = {
+        'images published by the camera': report.published,
+        '  received by the node': report.received,
+        '  used / dropped for newer ones': f'{report.used} / {report.dropped}',
+        '  lost in transport': report.lost,
+        '  could not be decoded': report.undecodable,
+        'frames perceived': report.perceived,
+        'published messages': sum(report.outputs.values()),
+        '  headers equal to an input image': f'{report.perceived_headers - len(report.foreign_headers)} of '
+        f'{report.perceived_headers}',
+        'objects / relations by service': f'{report.objects} / {report.relations}',
+        'node active after': f'{report.start_seconds:.1f} s',
+        'whole run': f'{report.seconds:.1f} s',
+    }
+    for name, value in rows.items():
+        table.add_row(name, str(value))
+    return table

@@ -1,0 +1,239 @@
+"""The run behind ``cooper demo``: a real node and a real camera in processes of their own, asked like by any robot."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+from cooper_cli.demo_report import Asked, Report, check
+from cooper_model.types import MODES
+from cooper_ros.client import ClientError, CooperClient, Question
+from cooper_ros.processes import ProcessFailed, RosProcess
+from cooper_ros.sources import SourceError, SourceKind, image_files, kind_of
+from cooper_ros.watcher import Watcher
+
+START_SECONDS = 60.0
+FIRST_IMAGE_SECONDS = 30.0
+QUESTION_SECONDS = 40.0
+LONGEST_RUN = 150.0
+# Seconds after which the diagnostics of both processes have come once more.
+SETTLE_SECONDS = 2.5
+GENERAL_QUESTIONS = (
+    'Which object is closest to the camera?',
+    'How many objects are there?',
+    'Which object is the largest?',
+    'What is left of the middle of the picture?',
+    'How far away is the closest object?',
+    'Is there a table?',
+)
+
+
+@dataclass(frozen=True)
+class DemoSettings:
+    """What the user chose.
+
+    :param camera: sim, or the path of a bag, a video, an image or a folder of images
+    :param seconds: how long questions are asked after the first image, at least until each mode had its turn
+    :param out: folder that exists, for logs and pictures
+    :param checkpoint: folder of a checkpoint, empty for the default
+    :param backend: what computes the model
+    """
+
+    camera: str
+    seconds: float
+    out: Path
+    checkpoint: str = ''
+    backend: str = 'auto'
+    seed: int = 0
+
+
+@dataclass
+class Demo:
+    """One run. ``tell`` takes lines for people while it goes on."""
+
+    settings: DemoSettings
+    tell: Callable[[str], None]
+    report: Report = field(init=False)
+
+    def run(self) -> Report:
+        """Run to the end, whatever comes, and return what happened.
+
+        :raises SourceError: the camera source does not exist or cannot be read
+        """
+        kind = kind_of(self.settings.camera)
+        compressed = kind == 'bag' and _holds_compressed(self.settings.camera)
+        self.report = Report(self.settings.camera, kind)
+        _private_domain()
+        with ExitStack() as stack:
+            try:
+                self._run(stack, kind, compressed)
+            except (ProcessFailed, ClientError, TimeoutError) as error:
+                self.report.problems.append(str(error))
+        check(self.report)
+        return self.report
+
+    def _run(self, stack: ExitStack, kind: SourceKind, compressed: bool) -> None:
+        out = self.settings.out
+        began = time.monotonic()
+        client = stack.enter_context(CooperClient())
+        node = stack.enter_context(
+            RosProcess('cooper_ros.node', self._node_parameters(kind, compressed), out / 'node.log')
+        )
+        camera = stack.enter_context(RosProcess('cooper_ros.camera', self._camera_parameters(kind), out / 'camera.log'))
+        watcher = Watcher(client.node, client.target, compressed, self.settings.seconds / 6)
+        self.tell(f'node {node.pid} and camera {camera.pid} started in ROS domain {os.environ["ROS_DOMAIN_ID"]}')
+
+        def alive() -> None:
+            node.require_alive()
+            camera.require_alive()
+
+        self._wait_until_active(client, watcher, node, alive)
+        self.report.start_seconds = time.monotonic() - began
+        self.tell(f'node active after {self.report.start_seconds:.1f} s')
+        if not watcher.wait_for(watcher.newest_stamp, FIRST_IMAGE_SECONDS, alive):
+            raise TimeoutError(
+                f'no camera image within {FIRST_IMAGE_SECONDS:g} s; the log of the camera:\n{camera.tail()}'
+            )
+        self._ask(client, watcher, alive, began)
+        self._read_relations(client)
+        # Camera first: then every image that it published is accounted for by the node.
+        self.report.camera_status = camera.stop()
+        time.sleep(SETTLE_SECONDS)
+        node.require_alive()
+        self._account(watcher)
+        self.report.node_status = node.stop()
+        self.report.seconds = time.monotonic() - began
+
+    def _node_parameters(self, kind: SourceKind, compressed: bool) -> dict[str, Any]:
+        settings = self.settings
+        return {
+            'checkpoint': settings.checkpoint,
+            'backend': settings.backend,
+            'seed': settings.seed,
+            'image_transport': 'compressed' if compressed else 'raw',
+            # A robot takes what comes; of a recording, every image is to be accounted for.
+            'image_reliability': 'reliable' if kind == 'bag' else 'best_effort',
+            'max_image_age': 30.0,
+        }
+
+    def _camera_parameters(self, kind: SourceKind) -> dict[str, Any]:
+        settings = self.settings
+        parameters: dict[str, Any] = {
+            'source': settings.camera if kind == 'sim' else str(Path(settings.camera).resolve()),
+            'seed': settings.seed,
+            'wait_for_subscribers': 2,
+            # The model is to show what it sees by itself.
+            'publish_depth': kind == 'bag',
+        }
+        if kind == 'images':
+            count = len(image_files(Path(settings.camera)))
+            parameters['rate'] = min(10.0, max(0.5, count / settings.seconds))
+        return parameters
+
+    def _wait_until_active(
+        self, client: CooperClient, watcher: Watcher, node: RosProcess, alive: Callable[[], None]
+    ) -> None:
+        def model() -> dict[str, str]:
+            return watcher.status(f'{client.target.lstrip("/")}: model')
+
+        client.wait_until_there(START_SECONDS)
+        end = time.monotonic() + START_SECONDS
+        while client.state() != 'active':
+            alive()
+            if model().get('level') == '2':
+                raise ProcessFailed(f'the node did not start: {model()["message"]}; its log:\n{node.tail()}')
+            if time.monotonic() > end:
+                raise TimeoutError(f'the node is not active after {START_SECONDS:g} s; its log:\n{node.tail()}')
+            time.sleep(0.2)
+
+    # Questions
+
+    def _ask(self, client: CooperClient, watcher: Watcher, alive: Callable[[], None], began: float) -> None:
+        """Ask by turns in all modes, by service and by action, until the time is over."""
+        general = cycle(GENERAL_QUESTIONS)
+        first = time.monotonic()
+        for turn, mode in enumerate(cycle(MODES)):
+            now = time.monotonic()
+            if turn >= len(MODES) and now - first >= self.settings.seconds:
+                return
+            if now - began > LONGEST_RUN:
+                self.report.problems.append(f'stopped asking after {LONGEST_RUN:g} s')
+                return
+            alive()
+            via = 'action' if (turn // len(MODES) + turn) % 2 else 'service'
+            asked = self._choose(turn, watcher, mode, general)
+            asked.via = via
+            self._ask_one(client, watcher, asked)
+            self.report.asked.append(asked)
+            verdict = '' if asked.right is None else ', right' if asked.right else f', truth: {asked.truth}'
+            said = asked.reply.answer if asked.answered else f'({asked.message})'
+            self.tell(f'{mode:10} {via:7} {asked.question.text} -> {said} [{asked.seconds:.1f} s{verdict}]')
+
+    def _choose(self, turn: int, watcher: Watcher, mode: str, general: Iterator[str]) -> Asked:
+        stamp = watcher.newest_stamp()
+        truth = watcher.truth_at(stamp)
+        questions = truth['questions'] if truth else []
+        if not questions:
+            return Asked(Question(next(general), mode=mode))
+        chosen = questions[turn % len(questions)]
+        # The text names the choices already.
+        question = Question(chosen['text'], mode=mode, stamp_ns=stamp)
+        return Asked(question, category=chosen['category'], truth=chosen)
+
+    def _ask_one(self, client: CooperClient, watcher: Watcher, asked: Asked) -> None:
+        question = asked.question
+        try:
+            if asked.via == 'action':
+                asked.reply = client.ask(question, QUESTION_SECONDS, asked.feedback.append)
+            else:
+                asked.reply = client.query(question, QUESTION_SECONDS)
+        except ClientError as error:
+            asked.error = str(error)
+            return
+        asked.camera = watcher.camera_image(asked.reply.stamp_ns)
+
+    def _read_relations(self, client: CooperClient) -> None:
+        scene = client.relations(timeout=QUESTION_SECONDS)
+        self.report.relations = len(scene.relations)
+        self.report.objects = len(scene.objects)
+        self.tell(f'get_relations: {len(scene.objects)} objects, {len(scene.relations)} relations')
+
+    # The account
+
+    def _account(self, watcher: Watcher) -> None:
+        report = self.report
+        camera, node = watcher.status('camera: source'), watcher.status('cooper: camera')
+        model = watcher.status('cooper: model')
+        report.published = int(camera.get('images published', 0))
+        for name in ('received', 'used', 'dropped', 'undecodable'):
+            setattr(report, name, int(node.get(name, 0)))
+        report.perceived = int(model.get('perceived', 0))
+        report.failed = int(model.get('failed', 0))
+        report.outputs = watcher.output_counts
+        report.perceived_headers = watcher.perceived_headers()
+        report.foreign_headers = {str(header): sorted(names) for header, names in watcher.foreign_headers().items()}
+        report.distinct_images = watcher.input_count
+        report.pictures = watcher.pictures()
+
+
+def _holds_compressed(source: str) -> bool:
+    from cooper_ros.bags import CameraBag
+
+    with CameraBag(source) as bag:
+        return bag.topics.image.compressed
+
+
+def _private_domain() -> None:
+    """Keep the demo to itself, unless the user has chosen a domain to be heard in."""
+    if 'ROS_DOMAIN_ID' not in os.environ:
+        os.environ['ROS_DOMAIN_ID'] = str(1 + os.getpid() % 100)
+        os.environ.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
+
+
+__all__ = ['Demo', 'DemoSettings', 'SourceError']

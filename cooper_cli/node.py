@@ -1,0 +1,38 @@
+"""``cooper node``: the ROS 2 node."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from cooper_cli import options
+
+
+def node(
+    checkpoint: options.Checkpoint = None,
+    backend: options.Backend = options.BackendName.auto,
+    namespace: Annotated[str, typer.Option(help='ROS namespace.')] = '',
+    compressed: Annotated[bool, typer.Option('--compressed', help='Subscribe to image_raw/compressed.')] = False,
+    rate: Annotated[float, typer.Option(min=0.0, help='Perceived frames a second; 0 = only on demand.')] = 2.0,
+    seed: options.Seed = 0,
+    ros_args: Annotated[
+        list[str] | None,
+        typer.Argument(help='More ROS arguments after --, for example: -- -r image_raw:=/camera/image_raw'),
+    ] = None,
+) -> None:
+    """Run the ROS 2 node until it is interrupted."""
+    from cooper_ros.node import main
+    from cooper_ros.processes import ros_arguments
+    from cooper_ros.transport import make_room_for_images
+
+    make_room_for_images()
+    parameters = {
+        'checkpoint': '' if checkpoint is None else str(checkpoint.resolve()),
+        'backend': backend.value,
+        'image_transport': 'compressed' if compressed else 'raw',
+        'perception_rate': rate,
+        'seed': seed,
+    }
+    renamed = ['-r', f'__ns:=/{namespace.strip("/")}'] if namespace.strip('/') else []
+    main([*ros_arguments(parameters), *renamed, *(ros_args or [])])
