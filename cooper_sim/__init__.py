@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from cooper_sim.dataset import write_dataset
     from cooper_sim.distribution import Distribution
-    from cooper_sim.questions import Question, ask_questions
+    from cooper_sim.questions import CATEGORIES, Question, ask_questions
     from cooper_sim.records import Record, SimDataset
     from cooper_sim.render import Renderer, RenderError
     from cooper_sim.sample import make_sample
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _HOMES = {
     'dataset': ('write_dataset',),
     'distribution': ('Distribution',),
-    'questions': ('Question', 'ask_questions'),
+    'questions': ('CATEGORIES', 'Question', 'ask_questions'),
     'records': ('Record', 'SimDataset'),
     'render': ('Renderer', 'RenderError'),
     'sample': ('make_sample',),
@@ -31,7 +31,7 @@ _HOMES = {
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
-    'COLORS', 'KINDS', 'Distribution', 'Question', 'Record', 'RenderError', 'Renderer', 'Sample', 'Scene',
+    'CATEGORIES', 'COLORS', 'KINDS', 'Distribution', 'Question', 'Record', 'RenderError', 'Renderer', 'Sample', 'Scene',
     'SimDataset', 'SimObject', 'VisibleObject', 'ask_questions', 'generate_scene', 'make_sample', 'write_dataset',
 ]  # fmt: skip
 

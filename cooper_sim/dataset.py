@@ -11,14 +11,18 @@ import logging
 import multiprocessing
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
+
 from cooper_sim.distribution import Distribution
+from cooper_sim.questions import ask_questions
 from cooper_sim.records import ARRAYS, describe_sample, open_array
 
 log = logging.getLogger(__name__)
 BLOCK = 256
+QUESTIONS = 6  # a scene; more can be asked of a record
 
 
 @dataclass(frozen=True)
@@ -29,7 +33,6 @@ class Job:
     first_seed: int
     size: tuple[int, int]
     distribution: str
-    shadows: bool
 
 
 def write_dataset(
@@ -39,7 +42,6 @@ def write_dataset(
     size: tuple[int, int] = (128, 96),
     distribution: str = 'train',
     workers: int = 2,
-    shadows: bool = True,
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
     """Write ``count`` samples of consecutive seeds into ``folder``; goes on with an interrupted folder.
@@ -49,7 +51,7 @@ def write_dataset(
     :param progress: called with the samples done and ``count``
     :raises ValueError: the folder holds another data set
     """
-    job = Job(count, first_seed, tuple(size), distribution, shadows)
+    job = Job(count, first_seed, tuple(size), distribution)
     folder = Path(folder)
     _prepare(folder, job)
     starts = range(0, count, BLOCK)
@@ -75,13 +77,14 @@ def _prepare(folder: Path, job: Job) -> None:
         'size': list(job.size),
         'distribution': job.distribution,
         'version': Distribution.load(job.distribution).version,
-        'shadows': job.shadows,
     }
     path = folder / 'meta.json'
     if path.is_file():
         found = json.loads(path.read_text())
-        if found != meta:
-            raise ValueError(f'{folder} holds another data set, {found}, expected {meta}; choose an empty folder')
+        if {key: found.get(key) for key in meta} != meta:
+            raise ValueError(
+                f'{folder} holds another data set, {found}, expected {meta}; choose an empty folder'
+            )
         return
     (folder / 'parts').mkdir(exist_ok=True)
     for name in ARRAYS:
@@ -107,14 +110,20 @@ def _write_block(task: tuple[Path, Job, int]) -> int:
     cv2.setNumThreads(1)
     folder, job, start = task
     distribution = Distribution.load(job.distribution)
-    renderer = Renderer(*job.size, shadows=job.shadows)
+    renderer = Renderer(*job.size)
     arrays = {name: open_array(folder, name, job.count, job.size, 'r+') for name in ARRAYS}
     lines = []
     stop = min(start + BLOCK, job.count)
     for index in range(start, stop):
-        sample = make_sample(job.first_seed + index, renderer, distribution)
-        arrays['images'][index], arrays['depths'][index], arrays['ids'][index] = sample.image, sample.depth, sample.ids
-        lines.append(json.dumps(describe_sample(sample)) + '\n')
+        seed = job.first_seed + index
+        sample = make_sample(seed, renderer, distribution)
+        questions = [asdict(q) for q in ask_questions(sample, np.random.default_rng(seed), QUESTIONS)]
+        arrays['images'][index], arrays['depths'][index], arrays['ids'][index] = (
+            sample.image,
+            sample.depth,
+            sample.ids,
+        )
+        lines.append(json.dumps({**describe_sample(sample), 'questions': questions}) + '\n')
     for array in arrays.values():
         array.flush()
     fresh = _part(folder, start).with_suffix('.new')
@@ -132,7 +141,6 @@ def main() -> None:
     parser.add_argument('--size', type=int, nargs=2, default=(128, 96), metavar=('WIDTH', 'HEIGHT'))
     parser.add_argument('--distribution', default='train')
     parser.add_argument('--workers', type=int, default=2)
-    parser.add_argument('--no-shadows', action='store_true')
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format='%(asctime)s %(message)s')
     write_dataset(
@@ -142,7 +150,6 @@ def main() -> None:
         tuple(options.size),
         options.distribution,
         options.workers,
-        not options.no_shadows,
         lambda done, count: log.info('%d of %d samples', done, count),
     )
 

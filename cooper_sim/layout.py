@@ -85,7 +85,9 @@ def _draw_yaw(rng: np.random.Generator, kind: str, view: float) -> float:
     return rng.uniform(-math.pi, math.pi)
 
 
-def _draw_size(rng: np.random.Generator, ranges: tuple, kind: str, scale: float) -> tuple[float, float, float]:
+def _draw_size(
+    rng: np.random.Generator, ranges: tuple, kind: str, scale: float
+) -> tuple[float, float, float]:
     w, d, h = (rng.uniform(*r) * scale for r in ranges)
     if kind == 'ball':
         return (w, w, w)
@@ -122,7 +124,11 @@ def _surfaces_of(index: int, thing: Placed) -> list[_Support]:
     return [
         _Support(
             index,
-            (x + c * f.position[0] - s * f.position[1], y + s * f.position[0] + c * f.position[1], z + f.position[2]),
+            (
+                x + c * f.position[0] - s * f.position[1],
+                y + s * f.position[0] + c * f.position[1],
+                z + f.position[2],
+            ),
             thing.yaw,
             (f.half_x, f.half_y),
             f.clearance,
@@ -177,7 +183,9 @@ def _try_support(
     x = support.center[0] + c * local[0] - s * local[1]
     y = support.center[1] + s * local[0] + c * local[1]
     lift = DROP if thing.kind not in FURNITURE else 0.0
-    candidate = Placed(thing.kind, thing.color, thing.size, (x, y, support.center[2] + h / 2 + lift), thing.yaw)
+    candidate = Placed(
+        thing.kind, thing.color, thing.size, (x, y, support.center[2] + h / 2 + lift), thing.yaw
+    )
     for index, other in enumerate(placed):
         if index != support.owner and _collide(candidate, other, distribution.gap):
             return None

@@ -81,4 +81,6 @@ def _add_boards(body: mujoco.MjsBody, thing: Placed) -> None:
             continue  # what stands on the floor is kept away from furniture already
         x, y, z = part.size
         half = [x * 0.9, y * 0.9, z] if part.shape is Shape.CYLINDER else [x, y, z]
-        body.add_geom(type=mujoco.mjtGeom.mjGEOM_BOX, size=half, pos=list(part.position), friction=[0.9, 0.02, 0.02])
+        body.add_geom(
+            type=mujoco.mjtGeom.mjGEOM_BOX, size=half, pos=list(part.position), friction=[0.9, 0.02, 0.02]
+        )

@@ -63,10 +63,16 @@ class SimDataset:
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
-        missing = [n for n in (*(f'{a}.npy' for a in ARRAYS), 'objects.jsonl') if not (self.folder / n).is_file()]
+        missing = [
+            n for n in (*(f'{a}.npy' for a in ARRAYS), 'objects.jsonl') if not (self.folder / n).is_file()
+        ]
         if missing:
-            raise ValueError(f'{folder}: no finished data set, lacks {", ".join(missing)}; run cooper_sim.dataset again')
-        self.images, self.depths, self.ids = (np.load(self.folder / f'{a}.npy', mmap_mode='r') for a in ARRAYS)
+            raise ValueError(
+                f'{folder}: no finished data set, lacks {", ".join(missing)}; run cooper_sim.dataset'
+            )
+        self.images, self.depths, self.ids = (
+            np.load(self.folder / f'{a}.npy', mmap_mode='r') for a in ARRAYS
+        )
         self.lines = (self.folder / 'objects.jsonl').read_text().splitlines()
 
     def __len__(self) -> int:

@@ -109,7 +109,9 @@ class Renderer:
         view, parts = self._view, scene.primitives
         count = len(parts.shapes)
         if count > MAX_PRIMITIVES:
-            raise RenderError(f'scene {scene.seed} has {count} primitives, at most {MAX_PRIMITIVES} can be drawn')
+            raise RenderError(
+                f'scene {scene.seed} has {count} primitives, at most {MAX_PRIMITIVES} can be drawn'
+            )
         rotations = np.ascontiguousarray(parts.rotations.reshape(count, 9), np.float64)
         rgba = parts.rgba.astype(np.float32)
         sizes = parts.sizes.copy()

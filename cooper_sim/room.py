@@ -12,15 +12,25 @@ from cooper_sim.types import Light, Shape
 
 FARTHEST = 5.6  # longest distance from the camera to a corner of the floor [m]
 FLOOR_TEXTURES = tuple(i for i, (name, _) in enumerate(TEXTURES) if name not in ('bricks', 'stripes'))
-WALL_TEXTURES = tuple(i for i, (name, _) in enumerate(TEXTURES) if name in ('bricks', 'stripes', 'carpet', 'planks'))
-FLOOR_COLORS = ((0.62, 0.48, 0.34), (0.48, 0.36, 0.26), (0.6, 0.6, 0.62), (0.74, 0.7, 0.63), (0.42, 0.46, 0.52), (0.55, 0.6, 0.52))
-WALL_COLORS = ((0.82, 0.8, 0.75), (0.7, 0.76, 0.8), (0.78, 0.72, 0.62), (0.68, 0.74, 0.66), (0.8, 0.7, 0.7), (0.6, 0.6, 0.63))
+WALL_TEXTURES = tuple(
+    i for i, (name, _) in enumerate(TEXTURES) if name in ('bricks', 'stripes', 'carpet', 'planks')
+)
+THICKNESS = 0.1  # of walls, floor and ceiling [m]
+Color = tuple[float, float, float]
+FLOOR_COLORS: tuple[Color, ...] = (
+    (0.62, 0.48, 0.34), (0.48, 0.36, 0.26), (0.6, 0.6, 0.62), (0.74, 0.7, 0.63), (0.42, 0.46, 0.52),
+    (0.55, 0.6, 0.52),
+)  # fmt: skip
+WALL_COLORS: tuple[Color, ...] = (
+    (0.82, 0.8, 0.75), (0.7, 0.76, 0.8), (0.78, 0.72, 0.62), (0.68, 0.74, 0.66), (0.8, 0.7, 0.7),
+    (0.6, 0.6, 0.63),
+)  # fmt: skip
 
 
 def draw_room(
     rng: np.random.Generator, distribution: Distribution, points: np.ndarray, reach: np.ndarray
 ) -> tuple[list[tuple], np.ndarray]:
-    """Return the rows of the room's primitives, and its bounds ``(2, 2)`` turned by ``yaw`` as a ``(3, 3)`` array.
+    """Return the rows of the room's primitives, and where its walls are.
 
     :param points: ``(N, 3)`` what must lie inside, the camera last [m]
     :param reach: ``(N,)`` free distance that each needs [m]
@@ -36,25 +46,25 @@ def draw_room(
     rotation[:2, :2] = turn
     height = distribution.wall_height
     middle, half = (low + high) / 2, (high - low) / 2
-    rows = [
-        _slab(rng, rotation, (*middle, -0.05), (half[0] + 0.1, half[1] + 0.1), np.eye(3), FLOOR_COLORS,
-              FLOOR_TEXTURES, distribution.textured[0]),
-        _slab(rng, rotation, (*middle, height + 0.05), (half[0] + 0.1, half[1] + 0.1), np.eye(3), ((0.9, 0.9, 0.88),),
-              (-1,), 0.0),
-    ]  # fmt: skip
-    state = rng.integers(2**32)  # all four walls alike
+    rows = []
+
+    def add(center: tuple, across: tuple[float, float], frame: np.ndarray, finish: tuple) -> None:
+        size = (*across, THICKNESS / 2)
+        rows.append((int(Shape.BOX), size, rotation @ np.array(center), rotation @ frame, *finish, 0))
+
+    level = (half[0] + THICKNESS, half[1] + THICKNESS)
+    floor = _finish(rng, FLOOR_COLORS, FLOOR_TEXTURES, distribution.textured[0])
+    add((*middle, -THICKNESS / 2), level, np.eye(3), floor)
+    add((*middle, height + THICKNESS / 2), level, np.eye(3), ((0.9, 0.9, 0.88, 1.0), -1))
+    walls = _finish(rng, WALL_COLORS, WALL_TEXTURES, distribution.textured[1])
     for axis in (0, 1):
+        # Local x along the wall, local y up, so that textures stand upright.
+        along, up = np.eye(3)[1 - axis], np.array([0.0, 0.0, 1.0])
+        frame = np.stack([along, up, np.cross(along, up)], axis=1)
         for side in (-1, 1):
-            center = [middle[0], middle[1], height / 2]
-            center[axis] += side * (half[axis] + 0.05)
-            # Local x along the wall, local y up, so that textures stand upright.
-            along, up = np.eye(3)[1 - axis], np.array([0.0, 0.0, 1.0])
-            frame = np.stack([along, up, np.cross(along, up)], axis=1)
-            same = np.random.default_rng(state)
-            rows.append(
-                _slab(same, rotation, tuple(center), (half[1 - axis] + 0.1, height / 2), frame, WALL_COLORS,
-                      WALL_TEXTURES, distribution.textured[1])
-            )  # fmt: skip
+            center = [*middle, height / 2]
+            center[axis] += side * (half[axis] + THICKNESS / 2)
+            add(tuple(center), (half[1 - axis] + THICKNESS, height / 2), frame, walls)
     return rows, np.array([low, high, (yaw, height)])
 
 
@@ -64,16 +74,12 @@ def _within_reach(camera: np.ndarray, low: np.ndarray, high: np.ndarray) -> tupl
     return np.maximum(low, camera - limit), np.minimum(high, camera + limit)
 
 
-def _slab(
-    rng: np.random.Generator, rotation: np.ndarray, center: tuple, half: tuple, frame: np.ndarray,
-    colors: tuple, textures: tuple, textured: float,
-) -> tuple:  # fmt: skip
+def _finish(
+    rng: np.random.Generator, colors: tuple[Color, ...], textures: tuple[int, ...], textured: float
+) -> tuple[tuple[float, ...], int]:
+    """Return the colour (RGBA) and the texture (-1 for none) of a surface."""
     color = np.clip(np.array(colors[int(rng.integers(len(colors)))]) * rng.uniform(0.85, 1.15), 0, 1)
-    material = int(rng.choice(textures)) if rng.random() < textured else -1
-    return (
-        int(Shape.BOX), (half[0], half[1], 0.05), rotation @ np.array(center), rotation @ frame, (*color, 1.0),
-        material, 0,
-    )  # fmt: skip
+    return (*color, 1.0), int(rng.choice(textures)) if rng.random() < textured else -1
 
 
 def draw_lights(
@@ -96,7 +102,9 @@ def draw_lights(
     )
 
 
-def _lamp(rng: np.random.Generator, position: np.ndarray, diffuse: float, ambient: float, shadow: bool) -> Light:
+def _lamp(
+    rng: np.random.Generator, position: np.ndarray, diffuse: float, ambient: float, shadow: bool
+) -> Light:
     aim = np.array([*rng.normal(0, 0.3, 2), 0.3]) - position
     aim /= np.linalg.norm(aim)
     return Light(tuple(position), tuple(aim), diffuse, ambient, 70.0, bool(shadow))

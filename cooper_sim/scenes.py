@@ -68,7 +68,11 @@ def look_at(position: np.ndarray, target: np.ndarray, roll: float = 0.0) -> np.n
 
 
 def _draw_camera(
-    rng: np.random.Generator, distribution: Distribution, arrangement: Arrangement, placed: list[Placed], view: float
+    rng: np.random.Generator,
+    distribution: Distribution,
+    arrangement: Arrangement,
+    placed: list[Placed],
+    view: float,
 ) -> tuple[np.ndarray, float]:
     """Return pose and vertical field of view [deg] of a camera that has every thing in view.
 
@@ -99,7 +103,10 @@ def _all_in_view(placed: list[Placed], pose: np.ndarray, fov: float, min_pixels:
             return False
         slack = 0.95 if big else 0.88
         own = 0.0 if big else min(thing.size) / 2
-        if abs(y) + 0.7 * own > slack * half_height * z or abs(x) + 0.7 * own > slack * half_height * ASPECT * z:
+        if (
+            abs(y) + 0.7 * own > slack * half_height * z
+            or abs(x) + 0.7 * own > slack * half_height * ASPECT * z
+        ):
             return False
         flat = sorted(thing.size)
         if flat[1] * flat[2] * (focal / z) ** 2 < min_pixels * 1.6:
@@ -107,7 +114,9 @@ def _all_in_view(placed: list[Placed], pose: np.ndarray, fov: float, min_pixels:
     return True
 
 
-def _name_objects(placed: list[Placed], positions: np.ndarray, rotations: np.ndarray) -> tuple[SimObject, ...]:
+def _name_objects(
+    placed: list[Placed], positions: np.ndarray, rotations: np.ndarray
+) -> tuple[SimObject, ...]:
     return tuple(
         SimObject(
             index + 1, p.kind, p.color, f'{p.color} {p.kind}', tuple(map(float, positions[index])), p.size,

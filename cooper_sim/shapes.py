@@ -77,8 +77,9 @@ def _shelf_levels(h: float, board: float) -> tuple[float, float, float]:
 def chair(w: float, d: float, h: float, rgb: Vector) -> list[Part]:
     seat = -h / 2 + 0.48 * h
     leg = 0.045
-    posts = [_box((leg / 2, leg / 2, h / 4), (x, d / 2 - leg / 2, h / 4), rgb) for x in (-w / 2 + leg / 2, w / 2 - leg / 2)]
-    back = _box((w / 2 - leg, 0.015, 0.15 * h), (0, d / 2 - leg / 2, h / 2 - 0.15 * h), rgb)
+    xs, rear = w / 2 - leg / 2, d / 2 - leg / 2
+    posts = [_box((leg / 2, leg / 2, h / 4), (x, rear, h / 4), rgb) for x in (-xs, xs)]
+    back = _box((w / 2 - leg, 0.015, 0.15 * h), (0, rear, h / 2 - 0.15 * h), rgb)
     plate = _box((w / 2, d / 2, 0.02), (0, 0, seat - 0.02), rgb)
     return [plate, back, *posts, *_legs(w, d, -h / 2, seat - 0.04, leg, _darker(rgb, 0.75))]
 
@@ -107,7 +108,9 @@ def mug(w: float, d: float, h: float, rgb: Vector) -> list[Part]:
     reach = w - d
     thick = 0.05 * h + 0.004
     handle_x = w / 2 - reach / 2
-    bars = [_box((reach / 2 + 0.1 * d, thick, thick), (handle_x - 0.1 * d, 0, z * h), rgb) for z in (-0.2, 0.24)]
+    bars = [
+        _box((reach / 2 + 0.1 * d, thick, thick), (handle_x - 0.1 * d, 0, z * h), rgb) for z in (-0.2, 0.24)
+    ]
     grip = _box((thick, thick, 0.22 * h + thick), (w / 2 - thick, 0, 0.02 * h), rgb)
     inside = _disc(0.84 * radius, h / 2 - 0.01, h / 2 + 0.004, DARK, x)
     return [_disc(radius, -h / 2, h / 2, rgb, x), inside, *bars, grip]
@@ -135,8 +138,13 @@ def can(w: float, d: float, h: float, rgb: Vector) -> list[Part]:
 def lamp(w: float, d: float, h: float, rgb: Vector) -> list[Part]:
     del d
     r = w / 2
-    shade = [_disc(r * (1.0 - 0.14 * i), h / 2 - 0.38 * h + 0.095 * h * i, h / 2 - 0.38 * h + 0.095 * h * (i + 1), rgb) for i in range(4)]
-    return [_disc(0.62 * r, -h / 2, -h / 2 + 0.05 * h, DARK), _disc(0.025 + 0.02 * r, -h / 2, 0.2 * h, GREY), *shade]
+    low, step = 0.12 * h, 0.095 * h
+    shade = [_disc(r * (1 - 0.14 * i), low + step * i, low + step * (i + 1), rgb) for i in range(4)]
+    return [
+        _disc(0.62 * r, -h / 2, -h / 2 + 0.05 * h, DARK),
+        _disc(0.025 + 0.02 * r, -h / 2, 0.2 * h, GREY),
+        *shade,
+    ]
 
 
 def bowl(w: float, d: float, h: float, rgb: Vector) -> list[Part]:
@@ -150,7 +158,9 @@ def bowl(w: float, d: float, h: float, rgb: Vector) -> list[Part]:
 def book(w: float, d: float, h: float, rgb: Vector) -> list[Part]:
     cover = 0.14 * h
     pages = _box((w / 2 - 0.008, d / 2 - 0.008, h / 2 - cover), (0.004, 0, 0), PAPER)
-    boards = [_box((w / 2, d / 2, cover / 2), (0, 0, z), rgb) for z in (-h / 2 + cover / 2, h / 2 - cover / 2)]
+    boards = [
+        _box((w / 2, d / 2, cover / 2), (0, 0, z), rgb) for z in (-h / 2 + cover / 2, h / 2 - cover / 2)
+    ]
     spine = _box((cover / 2, d / 2, h / 2), (-w / 2 + cover / 2, 0, 0), rgb)
     return [pages, *boards, spine]
 
