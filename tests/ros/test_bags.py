@@ -1,0 +1,204 @@
+"""Finding the camera in bags: real ones, small ones written here in each format, and damaged ones."""
+
+from __future__ import annotations
+
+import shutil
+import struct
+
+import numpy as np
+import pytest
+from rosbags.rosbag1 import Writer as Ros1Writer
+from rosbags.rosbag2 import StoragePlugin
+from rosbags.rosbag2 import Writer as Ros2Writer
+from rosbags.typesys import Stores, get_typestore
+
+from cooper_ros.bags import BagError, CameraBag
+
+SECOND = 1_000_000_000
+
+
+class Scribe:
+    """Writes messages of ROS 1 or ROS 2 into a bag."""
+
+    def __init__(self, path, storage):
+        self.ros1 = storage == 'ros1'
+        self.store = get_typestore(Stores.ROS1_NOETIC if self.ros1 else Stores.ROS2_HUMBLE)
+        plugins = {'sqlite3': StoragePlugin.SQLITE3, 'mcap': StoragePlugin.MCAP}
+        self.writer = Ros1Writer(path) if self.ros1 else Ros2Writer(path, version=8, storage_plugin=plugins[storage])
+        self.connections = {}
+
+    def header(self, ns, frame):
+        time = self.store.types['builtin_interfaces/msg/Time'](sec=ns // SECOND, nanosec=ns % SECOND)
+        extra = {'seq': 0} if self.ros1 else {}
+        return self.store.types['std_msgs/msg/Header'](stamp=time, frame_id=frame, **extra)
+
+    def write(self, topic, kind, ns, **fields):
+        if topic not in self.connections:
+            self.connections[topic] = self.writer.add_connection(topic, kind, typestore=self.store)
+        message = self.store.types[kind](**fields)
+        serialize = self.store.serialize_ros1 if self.ros1 else self.store.serialize_cdr
+        self.writer.write(self.connections[topic], ns, serialize(message, kind))
+
+    def image(self, topic, ns, encoding='rgb8', frame='camera_optical', size=(8, 6)):
+        width, height = size
+        step = width * {'rgb8': 3, 'mono8': 1, '16UC1': 2, 'mono16': 2, '32FC1': 4}[encoding]
+        pixels = (np.arange(step * height) % 251).astype(np.uint8)
+        self.write(
+            topic, 'sensor_msgs/msg/Image', ns, header=self.header(ns, frame), height=height, width=width,
+            encoding=encoding, is_bigendian=0, step=step, data=pixels,
+        )  # fmt: skip
+
+    def info(self, topic, ns, frame='camera_optical', size=(8, 6), focal=10.0):
+        roi = self.store.types['sensor_msgs/msg/RegionOfInterest'](0, 0, 0, 0, False)
+        matrices = {
+            'd': np.zeros(5), 'k': np.array([focal, 0, 4, 0, focal, 3, 0, 0, 1.0]),
+            'r': np.eye(3).ravel(), 'p': np.zeros(12),
+        }  # fmt: skip
+        if self.ros1:
+            matrices = {name.upper(): value for name, value in matrices.items()}
+        self.write(
+            topic, 'sensor_msgs/msg/CameraInfo', ns, header=self.header(ns, frame), height=size[1], width=size[0],
+            distortion_model='plumb_bob', binning_x=0, binning_y=0, roi=roi, **matrices,
+        )  # fmt: skip
+
+
+@pytest.fixture(params=['sqlite3', 'mcap', 'ros1'])
+def scribe(request, tmp_path):
+    """Return a scribe and the path that its bag has once the writer is closed."""
+    path = tmp_path / ('bag.bag' if request.param == 'ros1' else 'bag')
+    scribe = Scribe(path, request.param)
+    with scribe.writer:
+        yield scribe, path
+
+
+def closed(scribe, path):
+    scribe.writer.close()
+    # The fixture closes again; a closed writer refuses.
+    scribe.writer.close = lambda: None
+    return CameraBag(path)
+
+
+def test_the_camera_is_found_by_content(scribe):
+    scribe, path = scribe
+    for index in range(3):
+        ns = (10 + index) * SECOND
+        scribe.image('/stereo/infra1/image', ns, 'mono8')
+        scribe.image('/stereo/infra1/image', ns + 1, 'mono8')
+        scribe.image('/cam/picture', ns)
+        scribe.info('/stereo/infra1/camera_info', ns, focal=99.0)
+        scribe.info('/cam/camera_info', ns)
+        scribe.info('/cam/binned/camera_info', ns, size=(4, 3))
+        scribe.image('/cam/distance', ns, '16UC1')
+        scribe.image('/stereo/distance', ns, '16UC1', frame='stereo_optical')
+    with closed(scribe, path) as bag:
+        assert bag.topics.image.name == '/cam/picture'
+        assert (bag.topics.image.width, bag.topics.image.height, bag.topics.image.count) == (8, 6, 3)
+        assert bag.topics.camera_info == '/cam/camera_info'
+        assert bag.topics.depth.name == '/cam/distance'
+        messages = list(bag.messages())
+    assert [message.role for message in messages].count('image') == 3
+    assert [message.time_ns for message in messages] == sorted(message.time_ns for message in messages)
+    pictures = [message for message in messages if message.role == 'image']
+    assert [picture.message.header.stamp.sec for picture in pictures] == [10, 11, 12]
+    assert pictures[0].message.header.frame_id == 'camera_optical'
+
+
+def test_depth_of_another_view_is_not_taken_for_registered(scribe):
+    scribe, path = scribe
+    scribe.image('/device/color', SECOND, frame='0')
+    scribe.image('/device/depth', SECOND, 'mono16', frame='0')
+    with closed(scribe, path) as bag:
+        assert bag.topics.image.name == '/device/color'
+        assert bag.topics.depth is None
+        assert bag.topics.camera_info is None
+
+
+def test_a_named_topic_wins_and_a_missing_one_is_told(tmp_path):
+    scribe = Scribe(tmp_path / 'bag', 'sqlite3')
+    with scribe.writer:
+        scribe.image('/color', SECOND)
+        scribe.image('/grey', SECOND, 'mono8')
+    with CameraBag(tmp_path / 'bag', image_topic='/grey') as bag:
+        assert bag.topics.image.name == '/grey'
+    with pytest.raises(BagError, match="no image topic '/gray'; image topics are: /color, /grey"):
+        CameraBag(tmp_path / 'bag', image_topic='/gray')
+    with pytest.raises(BagError, match="no CameraInfo topic '/info'"):
+        CameraBag(tmp_path / 'bag', camera_info_topic='/info')
+
+
+def test_a_bag_without_images_is_told_with_what_it_holds(tmp_path):
+    scribe = Scribe(tmp_path / 'bag', 'mcap')
+    with scribe.writer:
+        scribe.info('/camera_info', SECOND)
+    with pytest.raises(BagError, match=r'no camera images.*/camera_info \(sensor_msgs/msg/CameraInfo\)'):
+        CameraBag(tmp_path / 'bag')
+
+
+def test_paths_that_are_no_bag(tmp_path):
+    with pytest.raises(BagError, match='does not exist'):
+        CameraBag(tmp_path / 'nothing')
+    with pytest.raises(BagError, match='no metadata.yaml.*ros2 bag reindex'):
+        CameraBag(tmp_path)
+    (tmp_path / 'empty.bag').touch()
+    with pytest.raises(BagError, match='empty.bag is truncated, damaged or no bag.*rosbag reindex'):
+        CameraBag(tmp_path / 'empty.bag')
+    (tmp_path / 'text.mcap').write_text('this is no bag')
+    with pytest.raises(BagError, match='text.mcap is truncated, damaged or no bag.*ros2 bag reindex'):
+        CameraBag(tmp_path / 'text.mcap')
+
+
+@pytest.mark.parametrize('storage', ['sqlite3', 'mcap', 'ros1'])
+@pytest.mark.parametrize('part', [0.02, 0.3, 0.6, 0.95])
+def test_a_truncated_bag_is_told_and_never_crashes(tmp_path, storage, part):
+    path = tmp_path / ('bag.bag' if storage == 'ros1' else 'bag')
+    scribe = Scribe(path, storage)
+    with scribe.writer:
+        for index in range(20):
+            scribe.image('/color', index * SECOND, size=(64, 48))
+    file = path if storage == 'ros1' else next(entry for entry in path.iterdir() if entry.suffix != '.yaml')
+    file.write_bytes(file.read_bytes()[: int(file.stat().st_size * part)])
+    with pytest.raises(BagError, match=f'bag {path} is truncated.*copy it again'):
+        with CameraBag(path) as bag:
+            list(bag.messages())
+
+
+def test_garbage_inside_a_message_is_told(tmp_path):
+    scribe = Scribe(tmp_path / 'bag', 'sqlite3')
+    with scribe.writer:
+        scribe.image('/color', SECOND)
+        # A message that claims more pixels than it has bytes.
+        scribe.writer.write(scribe.connections['/color'], 2 * SECOND, b'\x00\x01\x00\x00' + struct.pack('<II', 1, 2))
+    with CameraBag(tmp_path / 'bag') as bag, pytest.raises(BagError, match='damaged'):
+        list(bag.messages())
+
+
+EXPECTED = {
+    'realsense_d435_ros2': (
+        '/camera/color/image_raw', 1, '/camera/color/camera_info', '/camera/aligned_depth_to_color/image_raw',
+    ),
+    'tum_fr1_rpy_ros2': (
+        '/camera/rgb/image_color/compressed', 40, '/camera/rgb/camera_info', '/camera/depth_registered/image_raw',
+    ),
+    'realsense_d435_sdk_native.bag': (
+        '/device_0/sensor_1/Color_0/image/data', 1, '/device_0/sensor_1/Color_0/info/camera_info', None,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize('name', EXPECTED)
+def test_real_bags(shared, name):
+    image, count, info, depth = EXPECTED[name]
+    with CameraBag(shared / 'data' / 'bags' / name) as bag:
+        found = bag.topics
+        assert (found.image.name, found.image.count, found.camera_info) == (image, count, info)
+        assert (found.depth.name if found.depth else None) == depth
+        assert (found.image.width, found.image.height) == (640, 480)
+        pictures = [item for item in bag.messages() if item.role == 'image']
+    assert len(pictures) == count
+
+
+def test_the_file_of_a_bag_will_do_where_its_metadata_is_lost(shared, tmp_path):
+    source = shared / 'data' / 'bags' / 'realsense_d435_ros2' / 'realsense_d435_ros2.db3'
+    shutil.copyfile(source, tmp_path / 'lone.db3')
+    with CameraBag(tmp_path / 'lone.db3') as bag:
+        assert bag.topics.image.name == '/camera/color/image_raw'
