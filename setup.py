@@ -57,6 +57,7 @@ setup(
         'pyyaml>=5.4',
         'rich>=11',
         'safetensors>=0.4',
+        'tokenizers>=0.21',
         'torch>=2.5',
         'transformers>=4.48',
         'typer>=0.12',
