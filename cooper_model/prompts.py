@@ -7,6 +7,7 @@ leaves out has this project's own wording, except the two requests: those of the
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -119,14 +120,25 @@ def choice_letter(index: int) -> str:
 def question_text(question: str, choices: Sequence[str] = ()) -> str:
     """Return the user's text: the question, then one line a choice (``A. left``).
 
+    Choices that the question names itself are not listed, nor are yes and no.
+
     :raises ValueError: the question or a choice is empty, or there are more than 26 choices
     """
     question = question.strip()
     if not question:
         raise ValueError('the question is empty; ask something about the image')
-    lines = [question]
     for index, choice in enumerate(choices):
         if not choice.strip():
             raise ValueError(f'choice {index + 1} of {len(choices)} is empty; leave it out or name it')
-        lines.append(f'{choice_letter(index)}. {choice.strip()}')
-    return '\n'.join(lines)
+    if all(_names(question, choice) for choice in choices) or {c.casefold() for c in choices} == {
+        'yes',
+        'no',
+    }:
+        return question
+    listed = [f'{choice_letter(index)}. {choice.strip()}' for index, choice in enumerate(choices)]
+    return '\n'.join([question, *listed])
+
+
+def _names(question: str, choice: str) -> bool:
+    words = re.escape(choice.strip())
+    return re.search(rf'(?<!\w){words}(?!\w)', question, re.IGNORECASE) is not None

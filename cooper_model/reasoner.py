@@ -1,0 +1,299 @@
+"""The four modes of answering, and perception alone, as generators of typed events over a backend.
+
+*direct*: image, question, answer. *text*: a thought comes first. *perception*: depth and segmentation are
+generated, then the answer. *auto* (COOPER): in every turn the model itself asks for a map or answers; each
+map comes back to it with a reflection message, until it answers or the turn limit forces an answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, field
+from typing import Generic
+
+import numpy as np
+
+from cooper_model import grammar
+from cooper_model.backends.base import Backend, ContextT, Guidance
+from cooper_model.config import SamplerConfig
+from cooper_model.conversation import Conversation, ModelText
+from cooper_model.perception import colour_relative, depth_map, segmentation
+from cooper_model.prompts import Prompts, question_text
+from cooper_model.scene import describe_scene
+from cooper_model.stopwatch import Cancel, Stopwatch, never
+from cooper_model.tokenizer import Tokenizer
+from cooper_model.transforms import picture_to_relative, to_uint8
+from cooper_model.types import (
+    MODES,
+    Answer,
+    AnswerReady,
+    DepthMap,
+    Event,
+    Frame,
+    ImageProgress,
+    ImageReady,
+    ImageRequested,
+    Modality,
+    Mode,
+    Segmentation,
+    Turn,
+    TurnDone,
+)
+
+MODALITIES: tuple[Modality, ...] = ('depth', 'segmentation')
+MAX_QUESTION_TOKENS = 4096
+
+Events = Generator[Event, None, None]
+
+
+@dataclass
+class _Work:
+    """One request while it runs."""
+
+    frame: Frame
+    seed: int
+    watch: Stopwatch
+    thoughts: list[str] = field(default_factory=list)
+    depth: DepthMap | None = None
+    segmentation: Segmentation | None = None
+
+
+@dataclass(frozen=True)
+class _Said:
+    """The turn that answers: what was written, and the short answer in it."""
+
+    written: ModelText
+    short: str
+    forced: bool
+
+
+class Reasoner(Generic[ContextT]):
+    """Answers questions about frames, and perceives them.
+
+    Not for two threads at once; a generator that is not read to its end may be closed or dropped at any time.
+
+    :param sampler: how images are generated; default the checkpoint's own
+    """
+
+    def __init__(
+        self,
+        backend: Backend[ContextT],
+        tokenizer: Tokenizer,
+        prompts: Prompts,
+        *,
+        sampler: SamplerConfig | None = None,
+    ) -> None:
+        self.backend, self.tokenizer, self.prompts = backend, tokenizer, prompts
+        self.sampler = sampler or backend.config.sampler
+        self._fixed: dict[str, ContextT] = {}
+
+    def ask(
+        self,
+        frame: Frame,
+        question: str,
+        *,
+        mode: Mode = 'auto',
+        choices: Sequence[str] = (),
+        seed: int = 0,
+        cancelled: Cancel = never,
+    ) -> Events:
+        """Answer a question about a frame; the last event is :class:`AnswerReady`.
+
+        :param choices: the possible answers, of which the answer will be one if the model names one of them
+        :param seed: of the noise that images start from
+        :param cancelled: asked before every model step
+        :raises ValueError: the question is empty or too long, or the mode is unknown; raised by the call
+            itself
+        :raises Cancelled: out of the generator, once ``cancelled()`` is true
+        """
+        if mode not in MODES:
+            raise ValueError(f'mode is {mode!r}, expected one of {", ".join(MODES)}')
+        text = question_text(question, choices)
+        length = len(self.tokenizer.encode(text))
+        if length > MAX_QUESTION_TOKENS:
+            raise ValueError(
+                f'the question has {length} tokens ({len(text)} characters), at most {MAX_QUESTION_TOKENS} '
+                'are taken; ask a shorter question'
+            )
+        return self._ask(_Work(frame, seed, Stopwatch(cancelled)), text, mode, tuple(choices))
+
+    def perceive(
+        self,
+        frame: Frame,
+        modalities: Sequence[Modality] = MODALITIES,
+        *,
+        seed: int = 0,
+        cancelled: Cancel = never,
+    ) -> Events:
+        """Generate maps of a frame without a question; the last event is the last map's :class:`ImageReady`.
+
+        :raises ValueError: no modality, or an unknown one; raised by the call itself
+        :raises Cancelled: out of the generator, once ``cancelled()`` is true
+        """
+        unknown = [name for name in modalities if name not in MODALITIES]
+        if unknown or not modalities:
+            raise ValueError(f'modalities are {list(modalities)}, expected some of {", ".join(MODALITIES)}')
+        return self._perceive(_Work(frame, seed, Stopwatch(cancelled)), tuple(modalities))
+
+    # Perception alone
+
+    def _perceive(self, work: _Work, modalities: tuple[Modality, ...]) -> Events:
+        base = self._begin(work, '', draws=True)
+        base.add_photo(work.frame.image, latents=True)
+        for modality in modalities:
+            talk = base.fork()
+            talk.add_text(self.prompts.request(modality))
+            yield from self._draw(work, talk.guidance(base.full if self._guided else None), modality, 0)
+
+    # Questions
+
+    def _ask(self, work: _Work, text: str, mode: Mode, choices: tuple[str, ...]) -> Events:
+        draws = mode in ('auto', 'perception')
+        talk = self._begin(work, self.prompts.system(mode), draws=draws)
+        talk.add_photo(work.frame.image, latents=draws)
+        talk.add_text(text)
+        if mode == 'auto':
+            said = yield from self._own_choice(work, talk)
+        elif mode == 'perception':
+            said = yield from self._perception_first(work, talk)
+        else:
+            said = yield from self._one_turn(work, talk, thinks=mode == 'text')
+        yield AnswerReady(self._answer(work, said, mode, choices))
+
+    def _own_choice(self, work: _Work, talk: Conversation[ContextT]) -> Generator[Event, None, _Said]:
+        last = self.backend.config.max_turns - 1
+        for turn in range(last + 1):
+            before = talk.fork()
+            written, parsed = yield from self._turn(work, talk, turn)
+            if parsed.action == 'answer':
+                return _Said(written, grammar.short_answer(parsed), forced=False)
+            if parsed.action is None or turn == last:
+                break
+            talk.add_ids(written.ids, twin_only=True)
+            no_text = None
+            if self._guided:
+                # What was thought stays, what asks for the image goes.
+                no_text = before.full
+                with work.watch.part('context'):
+                    self.backend.append_text(
+                        no_text, self.tokenizer.encode(grammar.without_action(written.text))
+                    )
+            shown = yield from self._draw(work, talk.guidance(no_text), parsed.action, turn)
+            talk.add_map(shown)
+            talk.add_text(self.prompts.reflection)
+        return (yield from self._force(work, before, turn + 1, parsed))
+
+    def _perception_first(self, work: _Work, talk: Conversation[ContextT]) -> Generator[Event, None, _Said]:
+        for modality in MODALITIES:
+            before = talk.fork_full() if self._guided else None
+            talk.add_text(self.prompts.request(modality))
+            shown = yield from self._draw(work, talk.guidance(before), modality, 0)
+            talk.add_map(shown)
+        said = yield from self._force(work, talk, 0)
+        return _Said(said.written, said.short, forced=False)  # in this mode every answer begins so
+
+    def _one_turn(
+        self, work: _Work, talk: Conversation[ContextT], *, thinks: bool
+    ) -> Generator[Event, None, _Said]:
+        before = talk.fork()
+        written, parsed = yield from self._turn(work, talk, 0)
+        # A direct answer needs no tags; what follows a finished thought is an answer too.
+        plain = parsed.action is None and parsed.body and (parsed.thought or not thinks)
+        if parsed.action == 'answer' or plain:
+            return _Said(written, grammar.short_answer(parsed), forced=False)
+        return (yield from self._force(work, before, 1, parsed))
+
+    def _turn(
+        self, work: _Work, talk: Conversation[ContextT], turn: int, prefix: str = ''
+    ) -> Generator[Event, None, tuple[ModelText, Turn]]:
+        limit = self.backend.config.max_new_tokens
+        written = yield from talk.decode(turn, prefix, max_tokens=limit, seed=work.seed)
+        parsed = grammar.parse_turn(written.text)
+        if parsed.thought and not prefix:
+            work.thoughts.append(parsed.thought)
+        yield TurnDone(turn, parsed)
+        return written, parsed
+
+    def _force(
+        self, work: _Work, talk: Conversation[ContextT], turn: int, failed: Turn | None = None
+    ) -> Generator[Event, None, _Said]:
+        """Give the beginning of an answer, after the thought of a turn that failed to answer."""
+        thought = '' if failed is None else failed.thought
+        prefix = grammar.format_turn(Turn(thought, None, '')) + self.prompts.forced_answer
+        written, parsed = yield from self._turn(work, talk, turn, prefix)
+        return _Said(written, grammar.short_answer(parsed), forced=True)
+
+    def _answer(self, work: _Work, said: _Said, mode: Mode, choices: tuple[str, ...]) -> Answer:
+        index = grammar.match_choice(said.short, choices)
+        text = said.short if index is None else choices[index].strip()
+        value, unit = grammar.parse_number(text) or (None, '')
+        objects, relations = describe_scene(work.frame, work.depth, work.segmentation)
+        work.watch.mark('total')
+        return Answer(
+            text=text,
+            mode=mode,
+            value=value,
+            unit=unit,
+            confidence=said.written.confidence(said.short),
+            thoughts=tuple(work.thoughts),
+            depth=work.depth,
+            segmentation=work.segmentation,
+            objects=objects,
+            relations=relations,
+            timings=dict(work.watch.seconds),
+            forced=said.forced,
+        )
+
+    # Both
+
+    @property
+    def _guided(self) -> bool:
+        return self.sampler.text_scale > 1
+
+    def _begin(self, work: _Work, system: str, *, draws: bool) -> Conversation[ContextT]:
+        """Return a conversation that holds the system prompt, whose context is computed once."""
+        if system not in self._fixed:
+            context = self.backend.new_context()
+            if system:
+                with work.watch.part('context'):
+                    self.backend.append_text(context, self.tokenizer.encode(system))
+            self._fixed[system] = context
+        twin = draws and self._guided and self.sampler.image_scale > 1
+        full, no_image = (self.backend.fork(self._fixed[system]) for _ in range(2))
+        return Conversation(self.backend, self.tokenizer, work.watch, full, no_image if twin else None)
+
+    def _draw(
+        self, work: _Work, guidance: Guidance[ContextT], modality: Modality, turn: int
+    ) -> Generator[Event, None, np.ndarray]:
+        """Generate a map, keep it, and return it as the model is shown it: uint8, at the model's size."""
+        part, size = f'generate_{modality}', work.frame.image.shape[:2]
+        before = work.watch.seconds.get(part, 0.0)
+        yield ImageRequested(turn, modality)
+        picture = yield from self._steps(work, guidance, modality, turn)
+        with work.watch.part(part):
+            if modality == 'depth':
+                result = work.depth = depth_map(picture, size, self.backend.config.depth_range)
+                shown = colour_relative(np.clip(picture_to_relative(picture), 0, 1))
+            else:
+                result = work.segmentation = segmentation(picture, size, self.backend.config.colour_code)
+                shown = to_uint8(picture)
+        yield ImageReady(turn, modality, result, work.watch.seconds[part] - before)
+        return shown
+
+    def _steps(
+        self, work: _Work, guidance: Guidance[ContextT], modality: Modality, turn: int
+    ) -> Generator[Event, None, np.ndarray]:
+        height, width = self.backend.image_size(*work.frame.image.shape[:2])
+        noise = self.backend.noise(height, width, work.seed)
+        steps = self.backend.generate(guidance, height, width, self.sampler, noise)
+        done = 0
+        try:
+            while True:
+                with work.watch.part(f'generate_{modality}'):
+                    picture = next(steps)
+                if picture is not None:
+                    return picture
+                done += 1
+                yield ImageProgress(turn, modality, done, self.sampler.num_timesteps - 1)
+        finally:
+            steps.close()
