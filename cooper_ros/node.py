@@ -35,13 +35,16 @@ class CooperNode(LifecycleNode):
     """The lifecycle node. *Configure* loads the model, *activate* subscribes to the camera."""
 
     def __init__(self, **options: Any) -> None:
+        # rclpy destroys the node also when its construction fails, so what that needs comes first.
+        self._outputs: Publishers | None = None
+        self._requests: Requests | None = None
+        self._pipeline: Pipeline | None = None
+        self._active = False
+        self._camera: list[Any] = []
         super().__init__('cooper', **options)
         self._settings = Parameters(self)
         info_topic = self.resolve_topic_name('camera_info')
         self._frames = FrameStore(self._image_topic(), info_topic, self.get_logger().warning)
-        self._outputs: Publishers | None = None
-        self._active = False
-        self._camera: list[Any] = []
         self._camera_group = MutuallyExclusiveCallbackGroup()
         self._pipeline = Pipeline(
             self._frames, self._settings, self._publish, self._wanted, self._on_perception_error
@@ -138,9 +141,11 @@ class CooperNode(LifecycleNode):
 
     def destroy_node(self) -> None:
         """End the worker before the publishers that it uses go."""
-        self._unsubscribe()
-        self._requests.destroy()
-        self._release()
+        if self._requests is not None:
+            self._requests.destroy()
+            self._unsubscribe()
+            self._release()
+            self._requests = None
         super().destroy_node()
 
     # Between camera, pipeline and publishers

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from cooper_model import geometry, loading
+from cooper_model import loading
+from cooper_model.scene import describe_scene
 from cooper_model.types import (
     MODES,
     Answer,
@@ -18,6 +19,8 @@ from cooper_model.types import (
     Frame,
     ImageReady,
     Modality,
+    Relation,
+    SceneObject,
 )
 from cooper_ros.frames import FrameStore
 from cooper_ros.parameters import MODALITIES, Parameters
@@ -25,6 +28,7 @@ from cooper_ros.publishers import Perceived
 from cooper_ros.worker import Closed, InferenceWorker, Job, Stop
 
 if TYPE_CHECKING:
+    from cooper_model.config import CooperConfig
     from cooper_model.reasoner import Reasoner
 
 CAPACITY = 8
@@ -88,6 +92,7 @@ class Pipeline:
         self._wanted = wanted
         self._on_error = on_error
         self._worker: InferenceWorker[Reasoner] | None = None
+        self._config: CooperConfig | None = None
         self._due = 0.0
         self._last: _Last | None = None
 
@@ -115,9 +120,18 @@ class Pipeline:
             worker.close()
 
     def _load(self) -> Reasoner:
-        names = ('checkpoint', 'device')
-        checkpoint, device = (self._parameters[name] or None for name in names)
-        return loading.load(checkpoint, self._parameters['backend'], device)
+        checkpoint, device, graphs = (self._parameters[name] or None for name in ('checkpoint', 'device', 'graphs'))
+        reasoner = loading.load(checkpoint, self._parameters['backend'], device, graphs=graphs)
+        self._config = reasoner.backend.config
+        return reasoner
+
+    def _apply_settings(self, reasoner: Reasoner) -> None:
+        """Let parameters that may change between two jobs take effect; zero stands for the checkpoint's value."""
+        names = ('num_timesteps', 'image_scale', 'text_scale')
+        given = {name: self._parameters[f'sampler.{name}'] for name in names}
+        reasoner.sampler = replace(self._config.sampler, **{name: value for name, value in given.items() if value})
+        turns = self._parameters['max_turns'] or self._config.max_turns
+        reasoner.backend.config = replace(self._config, max_turns=turns)
 
     # Continuous perception
 
@@ -148,24 +162,29 @@ class Pipeline:
         self, reasoner: Reasoner, frame: Frame, modalities: tuple[Modality, ...], stop: Stop
     ) -> Perceived:
         began, received = time.monotonic(), self.frames.counts.received
+        self._apply_settings(reasoner)
         maps: dict[str, Any] = {}
         for event in reasoner.perceive(frame, modalities, seed=self._parameters['seed'], cancelled=stop):
             if isinstance(event, ImageReady):
                 maps[event.modality] = event.image
         depth, segmentation = maps.get('depth'), maps.get('segmentation')
-        objects = relations = ()
-        if segmentation is not None:
-            objects = tuple(
-                geometry.describe_objects(
-                    segmentation, depth, frame, min_area=self._parameters['min_object_area']
-                )
-            )
-            relations = tuple(geometry.relations(objects))
+        objects, relations = self._large(*describe_scene(frame, depth, segmentation))
         seconds = time.monotonic() - began
         perceived = Perceived(frame, depth, segmentation, objects, relations, seconds)
         self._last = _Last(perceived, time.monotonic(), received)
         self.counts = replace(self.counts, perceived=self.counts.perceived + 1, perceive_seconds=seconds)
         return perceived
+
+    def _large(
+        self, objects: tuple[SceneObject, ...], relations: tuple[Relation, ...]
+    ) -> tuple[tuple[SceneObject, ...], tuple[Relation, ...]]:
+        """Leave out objects below min_object_area, and what is said of them."""
+        least = self._parameters['min_object_area']
+        large = {item.id for item in objects if item.area >= least}
+        return (
+            tuple(item for item in objects if item.id in large),
+            tuple(each for each in relations if {each.subject_id, each.object_id} <= large),
+        )
 
     # Requests
 
@@ -190,6 +209,7 @@ class Pipeline:
         def work(reasoner: Reasoner, cancelled: Stop) -> Answer:
             began = time.monotonic()
             answer = None
+            self._apply_settings(reasoner)
             events = reasoner.ask(
                 question.frame,
                 question.text,
@@ -206,7 +226,8 @@ class Pipeline:
                 raise RuntimeError('the reasoner ended without an answer; please report this')
             seconds = time.monotonic() - began
             self.counts = replace(self.counts, answered=self.counts.answered + 1, answer_seconds=seconds)
-            return answer
+            objects, relations = self._large(answer.objects, answer.relations)
+            return replace(answer, objects=objects, relations=relations)
 
         return self._finish(self._submit(work), stop)
 
