@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
     from cooper_cli.demo_report import Report
 
+SHOWN_PROBLEMS = 8
+WIDTH = 130  # where there is no terminal to ask
+
 
 class Viewer(str, Enum):
     """What shows the run afterwards."""
@@ -63,6 +66,8 @@ def _show(report: Report, out: Path) -> None:
     from rich.console import Console
 
     console = Console()
+    if not console.is_terminal:
+        console = Console(width=WIDTH)
     console.print(_questions(report))
     console.print(_figures(report))
     console.print(f'{len(report.files)} files in {out}/, first of all:')
@@ -75,8 +80,10 @@ def _show(report: Report, out: Path) -> None:
             'not what passes or fails here (see: cooper eval)',
             highlight=False,
         )
-    for problem in report.problems:
+    for problem in report.problems[:SHOWN_PROBLEMS]:
         console.print(f'PROBLEM: {problem}', style='red', markup=False, highlight=False)
+    if len(report.problems) > SHOWN_PROBLEMS:
+        console.print(f'... and {len(report.problems) - SHOWN_PROBLEMS} more problems, see summary.json')
     console.print('demo failed' if report.problems else 'demo passed', style='red' if report.problems else 'green')
 
 

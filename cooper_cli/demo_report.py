@@ -22,7 +22,6 @@ class Asked:
     """
 
     question: Question
-    category: str = ''
     truth: dict[str, Any] | None = None
     via: str = ''
     reply: Reply | None = None
@@ -56,12 +55,19 @@ class Asked:
         known = Truth(truth['answer'], truth['value'], truth['unit'], tuple(truth['choices']))
         return is_right(self.reply.answer, known)
 
+    def line(self) -> str:
+        """Return question, answer and verdict in a line for people."""
+        verdict = {None: '', True: ', agrees', False: f', truth: {self.truth and self.truth["answer"]}'}[self.right]
+        said = self.reply.answer if self.answered else f'({self.message})'
+        head = f'{self.question.mode:10} {self.via:7} {self.question.text}'
+        return f'{head} -> {said} [{self.seconds:.1f} s{verdict}]'
+
     def record(self) -> dict[str, Any]:
         """Return what there is to say, for JSON."""
         reply = self.reply
         return {
             'question': self.question.text,
-            'category': self.category,
+            'category': self.truth['category'] if self.truth else None,
             'mode': self.question.mode,
             'via': self.via,
             'success': self.answered,

@@ -37,7 +37,7 @@ OUTPUTS: dict[str, type] = {
 }
 METRIC_OUTPUTS = ('depth/image', 'points')
 KEPT_INPUTS = 60
-KEPT_PICTURES = 8
+INCOMPLETE = 5
 
 Header = tuple[int, str]
 
@@ -181,22 +181,25 @@ class Watcher:
         return hear
 
     def _keep_picture(self, name: str, message: Image) -> None:
+        """Collect the pictures of a frame; once one frame is complete, wait for the next to be due."""
         stamp = stamp_to_ns(message.header.stamp)
-        if stamp not in self._seen.pictures:
-            if name != 'depth/color' or time.monotonic() < self._picture_due:
+        kept = self._seen.pictures
+        if stamp not in kept:
+            if time.monotonic() < self._picture_due:
                 return
-            self._picture_due = time.monotonic() + self._picture_seconds
             with self._lock:
-                self._seen.pictures[stamp] = Picture(stamp)
-                while len(self._seen.pictures) > KEPT_PICTURES:
-                    self._seen.pictures.popitem(last=False)
-        picture = self._seen.pictures[stamp]
+                kept[stamp] = Picture(stamp)
+                for other in [other for other, picture in kept.items() if not picture.complete][:-INCOMPLETE]:
+                    del kept[other]
+        picture = kept[stamp]
         if name == 'depth/color':
             picture.depth = colour_from_image(message)
         else:
             picture.overlay = colour_from_image(message)
         if picture.camera is None:
             picture.camera = self.camera_image(stamp)
+        if picture.complete:
+            self._picture_due = time.monotonic() + self._picture_seconds
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         with self._lock:
