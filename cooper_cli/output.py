@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -12,6 +13,8 @@ import numpy as np
 
 from cooper_model.types import Answer, Relation, SceneObject
 
+_CONTROL = re.compile(r'[\x00-\x08\x0b-\x1f\x7f-\x9f]')
+
 
 def print_json(value: Mapping[str, Any]) -> None:
     """Print one strict JSON object; NaN and infinity become null, arrays lists."""
@@ -19,13 +22,13 @@ def print_json(value: Mapping[str, Any]) -> None:
 
 
 def say(text: str = '') -> None:
-    """Print a line for people on standard output."""
-    sys.stdout.write(text + '\n')
+    """Print a line for people on standard output; a model's control characters do not reach the terminal."""
+    sys.stdout.write(_CONTROL.sub('\N{REPLACEMENT CHARACTER}', text) + '\n')
 
 
 def note(text: str) -> None:
     """Print a line on standard error, which ``--json`` leaves free."""
-    sys.stderr.write(text + '\n')
+    sys.stderr.write(_CONTROL.sub('\N{REPLACEMENT CHARACTER}', text) + '\n')
 
 
 def plain(value: Any) -> Any:

@@ -113,6 +113,6 @@ def overlay(image: np.ndarray, segmentation: Segmentation) -> np.ndarray:
     return np.rint(mixed).astype(np.uint8)
 
 
-def save_map(folder: Path, modality: Modality, turn: int, picture: DepthMap | Segmentation) -> Path:
-    """Write the coloured picture of one generated map, named after its turn."""
-    return save_array(folder / f'turn{turn}_{modality}.png', picture.color)
+def save_map(folder: Path, modality: Modality, number: int, picture: DepthMap | Segmentation) -> Path:
+    """Write the coloured picture of one generated map, numbered in the order of generation."""
+    return save_array(folder / f'{number}_{modality}.png', picture.color)

@@ -1,0 +1,104 @@
+"""``cooper bench``: speed and memory on fixed workloads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Optional
+
+import typer
+
+from cooper_cli import options
+from cooper_cli.output import note, print_json, say, table
+
+if TYPE_CHECKING:
+    from cooper_model.backends.base import Backend
+
+
+def bench(
+    random: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option('--random', metavar='SIZE', help='Measure a model with random weights of a size: mid.'),
+    ] = None,
+    save: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option('--save', metavar='DIR', help='Write the random model as a checkpoint folder.'),
+    ] = None,
+    repeats: Annotated[int, typer.Option('--repeats', min=3, help='Measurements; the median counts.')] = 3,
+    ros: Annotated[bool, typer.Option('--ros/--no-ros', help='Measure the way through a ROS node too.')] = True,
+    json: options.Json = False,
+    seed: options.Seed = 0,
+    checkpoint: options.Checkpoint = None,
+    backend: options.Backend = options.BackendName.auto,
+    device: options.Device = None,
+    threads: options.Threads = None,
+) -> None:
+    """Measure speed and memory: nano's own work, or the work of a model by its parts.
+
+    Without --checkpoint and --random the shipped nano perceives and answers; any other checkpoint, or a random
+    model, is measured by prefill, decode, image context and image generation.
+    """
+    from cooper_cli.machine import describe_backend, describe_machine, finisher, peak_memory_mb
+    from cooper_cli.session import set_threads
+    from cooper_cli.workloads import Clock, model_figures
+
+    if random is not None and checkpoint is not None:
+        raise typer.BadParameter('--random and --checkpoint exclude each other')
+    if save is not None and random is None:
+        raise typer.BadParameter('--save needs --random')
+    used = set_threads(threads)
+    if random is None and checkpoint is None:
+        workload, runner, figures = _nano(backend.value, device, threads, repeats, seed, ros)
+    else:
+        workload = random or 'checkpoint'
+        runner = _random(random, seed, device, save) if random else _load(checkpoint, backend.value, device)
+        figures = model_figures(runner, Clock(repeats, finisher(runner)), seed=seed)
+    record = {
+        'workload': workload,
+        **figures,
+        **describe_backend(runner, used),
+        'repeats': repeats,
+        'seed': seed,
+        **peak_memory_mb(runner),
+        **describe_machine(),
+    }
+    if json:
+        print_json(record)
+    else:
+        say(table(('figure', 'median'), [(name, f'{value:.4g}') for name, value in figures.items()]))
+        say(', '.join(f'{name} {record[name]}' for name in ('machine', 'device', 'dtype', 'threads', 'date')))
+
+
+def _random(size: str, seed: int, device: str | None, save: Path | None) -> Backend:
+    from cooper_cli.random_model import random_backend
+
+    backend = random_backend(size, seed, device)
+    if save is not None:
+        import torch
+
+        from cooper_model.checkpoint import save_checkpoint
+
+        # Whole files in float32, which any implementation reads: the weights of a comparison are the same.
+        save_checkpoint(save, backend.model, backend.autoencoder, dtype=torch.float32, shard_bytes=2**40)
+        note(f'wrote {save}')
+    return backend
+
+
+def _load(checkpoint: Path | None, name: str, device: str | None) -> Backend:
+    from cooper_model.loading import load_backend
+
+    return load_backend(checkpoint, backend=name, device=device)
+
+
+def _nano(
+    name: str, device: str | None, threads: int | None, repeats: int, seed: int, ros: bool
+) -> tuple[str, Backend, dict[str, Any]]:
+    from cooper_cli.answering import answer_figures
+    from cooper_cli.session import open_reasoner
+
+    reasoner = open_reasoner(None, name, device, None)
+    figures: dict[str, Any] = answer_figures(reasoner, repeats, seed)
+    if ros:
+        from cooper_cli.ros_timing import end_to_end
+
+        figures['ros_end_to_end_s'] = end_to_end(repeats, seed, threads=threads)
+    return 'nano', reasoner.backend, figures

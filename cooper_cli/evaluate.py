@@ -1,0 +1,85 @@
+"""``cooper eval``: depth, segmentation and answers on freshly simulated scenes."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cooper_cli import options
+from cooper_cli.output import print_json, say
+
+if TYPE_CHECKING:
+    from cooper_cli.evaluation import SceneResult, Setup
+
+MOST_WORKERS = 8
+
+
+def evaluate(
+    scenes: Annotated[int, typer.Option('--scenes', min=1, help='How many scenes, four questions each.')] = 600,
+    seed: options.Seed = 0,
+    modes: options.Modes = 'auto',
+    workers: Annotated[int, typer.Option('--workers', min=0, help='Processes; 0: one a core for nano on a CPU.')] = 0,
+    json: options.Json = False,
+    checkpoint: options.Checkpoint = None,
+    backend: options.Backend = options.BackendName.auto,
+    device: options.Device = None,
+    threads: options.Threads = None,
+) -> None:
+    """Measure depth, segmentation and answers on fresh scenes of the versioned evaluation distribution."""
+    from cooper_cli.evaluation import DISTRIBUTION, Setup, scene_seeds
+    from cooper_cli.machine import describe_machine
+    from cooper_cli.report import as_text, summarise
+    from cooper_sim.distribution import Distribution
+
+    names = tuple(modes.split(','))
+    setup = Setup(checkpoint, backend.value, device, threads, names, seed)
+    count = workers or _default_workers(setup, scenes)
+    start = time.perf_counter()
+    results = _run(setup, scene_seeds(scenes, seed), count)
+    record = summarise(results, names)
+    record |= {
+        'distribution': DISTRIBUTION,
+        'distribution_version': Distribution.load(DISTRIBUTION).version,
+        'seed': seed,
+        'checkpoint': 'nano' if checkpoint is None else str(checkpoint),
+        'seconds': time.perf_counter() - start,
+        'workers': count,
+        **describe_machine(),
+    }
+    if json:
+        print_json(record)
+    else:
+        say(as_text(record))
+        say(f'\n{scenes} scenes of version {record["distribution_version"]}, {record["seconds"]:.0f} s')
+
+
+def _default_workers(setup: Setup, scenes: int) -> int:
+    """Return one worker a core for nano on a CPU, whose small matrices gain nothing from threads."""
+    if setup.checkpoint is not None or scenes < 2 * MOST_WORKERS or setup.threads not in (None, 1):
+        return 1
+    if setup.device is None:
+        import torch
+
+        on_cpu = not torch.cuda.is_available()
+    else:
+        on_cpu = setup.device == 'cpu'
+    return min(len(os.sched_getaffinity(0)), MOST_WORKERS) if on_cpu else 1
+
+
+def _run(setup: Setup, seeds: list[int], workers: int) -> list[SceneResult]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from cooper_cli.evaluation import measure_scenes
+
+    columns = (TextColumn('scenes'), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    results = []
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task('scenes', total=len(seeds))
+        for result in measure_scenes(setup, seeds, workers):
+            results.append(result)
+            progress.advance(task)
+    return results
