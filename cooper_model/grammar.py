@@ -148,9 +148,11 @@ def parse_number(text: str) -> tuple[float, str] | None:
     """Return ``(value, unit)`` of the first number in a short answer, or None.
 
     The unit is one of m, cm, mm, km, in, ft, deg, % or empty where none of them follows. A lone number word
-    up to ten is a number too. Only the first 256 characters are read.
+    up to ten is a number too. A text of more than 256 characters is no short answer and gives None.
     """
-    text = text[:_LONGEST_NUMERIC].strip()
+    text = text.strip()
+    if len(text) > _LONGEST_NUMERIC:
+        return None
     word = text.rstrip('.').casefold()
     if word in _WORDS:
         return float(_WORDS.index(word)), ''
