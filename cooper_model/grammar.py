@@ -33,8 +33,8 @@ def tagged(action: Action, body: str) -> str:
 
 
 def boxed_answer(text: str) -> str:
-    r"""Return the answer part of a turn for a short answer: ``<answer>\boxed{text}</answer>``."""
-    return tagged('answer', f'{_BOXED}{text}}}')
+    r"""Return the body of a turn that answers: ``\boxed{text}``."""
+    return f'{_BOXED}{text}}}'
 
 
 def format_turn(turn: Turn) -> str:

@@ -102,7 +102,8 @@ def test_box(text, inside):
 
 @given(plain.filter(lambda text: not {'{', '}', '\\'} & set(text)))
 def test_a_boxed_answer_comes_back(text):
-    assert grammar.short_answer(grammar.parse_turn(grammar.boxed_answer(text))) == text
+    turn = Turn('', 'answer', grammar.boxed_answer(text))
+    assert grammar.short_answer(grammar.parse_turn(grammar.format_turn(turn))) == text
 
 
 def test_an_answer_without_a_box_is_its_body():
