@@ -12,8 +12,8 @@ camera is taken to be level for *above* and *below*, which are then only stated 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
+from itertools import permutations
 from typing import Protocol
 
 import numpy as np
@@ -196,9 +196,12 @@ def bearing(viewer: Located, target: Located, thing: Located, up: Vector | None 
 # Rules. Each returns a signed ratio of a difference to its margin; above 1 the rule holds.
 
 
-def confidence_of(ratio: float | None) -> float:
-    """Return the confidence that a ratio stands for: 0 up to the margin, then ratio / (ratio + 1)."""
-    return 0.0 if ratio is None or not np.isfinite(ratio) or ratio <= 1 else ratio / (ratio + 1)
+def confidence_of(ratio: float | None, sign: int = 1) -> float:
+    """Return the confidence of a rule, or with ``sign`` -1 of its opposite: 0 up to the margin, then r / (r + 1)."""
+    if ratio is None or not np.isfinite(ratio):
+        return 0.0
+    ratio = float(sign * ratio)
+    return ratio / (ratio + 1) if ratio > 1 else 0.0
 
 
 def left_ratio(a: Located, b: Located) -> float:
@@ -297,41 +300,27 @@ def next_to_ratio(a: Located, b: Located, up: Vector | None = None) -> float | N
     return 1.5 * reach / max(distance, 1e-6) if level and reach > 0 and gap < 0.5 * reach else None
 
 
-@dataclass(frozen=True)
-class _Rule:
-    predicate: str
-    ratio: Callable[[Located, Located], float | None]
-    sign: int = 1
-
-
 def relations(objects: Sequence[Located], up: Vector | None = None) -> list[Relation]:
     """Return every relation that is clear between two objects, both ways, the surest first.
 
     :param up: direction against gravity in the optical frame, see `estimate_up`
     """
     above = partial(above_ratio, up=up)
-    rules = (
-        _Rule('left of', left_ratio), _Rule('right of', left_ratio, -1), _Rule('above', above), _Rule('below', above, -1),
-        _Rule('in front of', front_ratio), _Rule('behind', front_ratio, -1),
-        _Rule('closer', closer_ratio), _Rule('farther', closer_ratio, -1),
-        _Rule('on', partial(on_ratio, up=up)), _Rule('inside', partial(inside_ratio, up=up)),
-        _Rule('next to', partial(next_to_ratio, up=up)),
+    rules: tuple[tuple[str, Callable[[Located, Located], float | None], int], ...] = (
+        ('left of', left_ratio, 1), ('right of', left_ratio, -1),
+        ('above', above, 1), ('below', above, -1),
+        ('in front of', front_ratio, 1), ('behind', front_ratio, -1),
+        ('closer', closer_ratio, 1), ('farther', closer_ratio, -1),
+        ('on', partial(on_ratio, up=up), 1),
+        ('inside', partial(inside_ratio, up=up), 1),
+        ('next to', partial(next_to_ratio, up=up), 1),
     )  # fmt: skip
     found = []
-    for a in objects:
-        for b in objects:
-            if a.id == b.id:
-                continue
-            distance = object_distance(a, b)
-            metric = distance is not None and a.metric and b.metric
-            for rule in rules:
-                ratio = rule.ratio(a, b)
-                sure = (
-                    0.0
-                    if ratio is None
-                    else confidence_of(rule.sign * ratio) * min(a.confidence, b.confidence)
-                )
-                if sure > 0:
-                    length = distance if metric else float('nan')
-                    found.append(Relation(a.id, a.name, rule.predicate, b.id, b.name, length, sure))
-    return sorted(found, key=lambda r: -r.confidence)
+    for a, b in permutations(objects, 2):
+        distance = object_distance(a, b) if a.metric and b.metric else None
+        for predicate, ratio, sign in rules:
+            sure = confidence_of(ratio(a, b), sign) * min(a.confidence, b.confidence)
+            if sure > 0:
+                length = float('nan') if distance is None else distance
+                found.append(Relation(a.id, a.name, predicate, b.id, b.name, length, sure))
+    return sorted(found, key=lambda relation: -relation.confidence)

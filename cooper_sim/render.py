@@ -77,33 +77,35 @@ class Renderer:
         :raises RenderError: the pictures are constant, which is how a lost context shows
         """
         self._fill(scene)
-        image, depth = self._draw_picture()
-        ids = self._draw_ids()
+        image = self._draw_picture()
+        ids, depth = self._draw_ids()
         if np.ptp(depth) < 1e-6 or np.ptp(image) == 0:
             raise RenderError(
-                f'scene {scene.seed} came out as a constant picture: the rendering context of this process is broken '
-                '(was a second one made?)'
+                f'scene {scene.seed} came out as a constant picture: the rendering context of this process is '
+                'broken (was a second one made?)'
             )
         return image, depth, ids
 
-    def _draw_picture(self) -> tuple[np.ndarray, np.ndarray]:
+    def _draw_picture(self) -> np.ndarray:
         flags = self._view.flags
         flags[mujoco.mjtRndFlag.mjRND_SHADOW] = self.shadows
         flags[mujoco.mjtRndFlag.mjRND_SEGMENT] = flags[mujoco.mjtRndFlag.mjRND_IDCOLOR] = 0
         mujoco.mjr_render(self._rect, self._view, self._context)
-        mujoco.mjr_readPixels(self._pixels, self._depth, self._rect, self._context)
-        # Window depth d in 0..1 to the distance along the optical axis: z = n / (1 - d (1 - n / f)).
-        depth = NEAR / (1 - self._depth * (1 - NEAR / FAR))
-        return self._pixels[::-1].copy(), depth[::-1].astype(np.float32)
+        mujoco.mjr_readPixels(self._pixels, None, self._rect, self._context)
+        return self._pixels[::-1].copy()
 
-    def _draw_ids(self) -> np.ndarray:
+    def _draw_ids(self) -> tuple[np.ndarray, np.ndarray]:
+        """Draw ids and depth, in the pass without multisampling: both then belong to pixel centres."""
         flags = self._view.flags
         flags[mujoco.mjtRndFlag.mjRND_SHADOW] = 0
         flags[mujoco.mjtRndFlag.mjRND_SEGMENT] = flags[mujoco.mjtRndFlag.mjRND_IDCOLOR] = 1
         mujoco.mjr_render(self._rect, self._view, self._context)
-        mujoco.mjr_readPixels(self._pixels, None, self._rect, self._context)
+        mujoco.mjr_readPixels(self._pixels, self._depth, self._rect, self._context)
         coded = self._pixels[::-1, :, 0]  # id + 1; 0 where nothing was drawn
-        return np.where(coded > 0, coded - np.uint8(1), 0).astype(np.uint8)
+        ids = np.where(coded > 0, coded - np.uint8(1), 0).astype(np.uint8)
+        # Window depth d in 0..1 to the distance along the optical axis: z = n / (1 - d (1 - n / f)).
+        depth = NEAR / (1 - self._depth * (1 - NEAR / FAR))
+        return ids, depth[::-1].astype(np.float32)
 
     def _fill(self, scene: Scene) -> None:
         view, parts = self._view, scene.primitives

@@ -9,7 +9,7 @@ from cooper_model.types import CameraIntrinsics
 from cooper_sim.types import Primitives, Scene, Shape, VisibleObject
 
 PADDING = 0.5  # border around the image in which silhouettes are still drawn, as a share of its size
-CANVAS = 512  # width that silhouettes are drawn at [px]; fine, because OpenCV paints their outline too
+CANVAS = 768  # width that silhouettes are drawn at [px]; fine, because OpenCV paints their outline too
 
 
 def visible_objects(
