@@ -80,10 +80,13 @@ class Places(NamedTuple):
     generation: slice
 
 
-def pack(samples: Sequence[Sequence[Segment]], config: CooperConfig) -> Packed:
-    """Lay samples out as one padded batch."""
+def pack(samples: Sequence[Sequence[Segment]], config: CooperConfig, multiple: int = 1) -> Packed:
+    """Lay samples out as one padded batch.
+
+    :param multiple: understanding tokens are padded to a multiple of this, so that few shapes are compiled
+    """
     laid = [_lay_out(segments) for segments in samples]
-    width_u = max(places[-1].understanding.stop for places in laid)
+    width_u = -(-max(places[-1].understanding.stop for places in laid) // multiple) * multiple
     width_g = max(places[-1].generation.stop for places in laid)
     batch, width = len(samples), width_u + width_g
     ids = torch.full((batch, width_u), config.tokens.end)

@@ -25,11 +25,16 @@ HELD_OUT = 64
 KINDS = ('image', 'depth', 'segmentation')
 
 
-def pictures_as_tensor(scenes: SimulatedScenes, numbers: np.ndarray) -> Tensor:
-    """Return ``(3 * scenes, 3, height, width)`` float32 in -1..1: images, then depths, then segmentations."""
-    found = [scenes.pictures(int(n)) for n in numbers]
-    stacked = np.stack([getattr(p, kind) for kind in KINDS for p in found])
-    return torch.from_numpy(stacked).permute(0, 3, 1, 2).float() / 127.5 - 1
+def read_pictures(scenes: SimulatedScenes, limit: int) -> np.ndarray:
+    """Return ``(3, scenes, height, width, 3)`` uint8: images, depths, segmentations of the first scenes."""
+    found = [scenes.pictures(n) for n in range(min(limit, len(scenes)))]
+    return np.stack([np.stack([getattr(p, kind) for p in found]) for kind in KINDS])
+
+
+def as_tensor(pictures: np.ndarray) -> Tensor:
+    """Return ``(pictures, 3, height, width)`` float32 in -1..1 of uint8 ``(..., height, width, 3)``."""
+    flat = torch.from_numpy(pictures.reshape(-1, *pictures.shape[-3:]))
+    return flat.permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def initialise(model: PatchAutoencoder, pictures: Tensor) -> None:
@@ -53,12 +58,15 @@ def initialise(model: PatchAutoencoder, pictures: Tensor) -> None:
         model.linear_out.bias.copy_(mean.view(3, -1).mean(1))
 
 
-def crops(scenes: SimulatedScenes, count: int, rng: np.random.Generator) -> Tensor:
-    """Return random crops on random scenes, ``(3 * count, 3, CROP, CROP)``, in equal parts of each kind."""
-    pictures = pictures_as_tensor(scenes, rng.integers(0, len(scenes) - HELD_OUT, count))
-    height, width = pictures.shape[2:]
-    rows, columns = rng.integers(0, height - CROP + 1, 3 * count), rng.integers(0, width - CROP + 1, 3 * count)
-    return torch.stack([p[:, r : r + CROP, c : c + CROP] for p, r, c in zip(pictures, rows, columns)])
+def crops(pictures: np.ndarray, count: int, rng: np.random.Generator) -> Tensor:
+    """Return random crops of random scenes, ``(3 * count, 3, CROP, CROP)``, in equal parts of each kind."""
+    height, width = pictures.shape[2:4]
+    found = []
+    for kind in pictures:
+        for scene in kind[rng.integers(0, len(kind) - HELD_OUT, count)]:
+            row, column = rng.integers(0, height - CROP + 1), rng.integers(0, width - CROP + 1)
+            found.append(scene[row : row + CROP, column : column + CROP])
+    return as_tensor(np.stack(found))
 
 
 def main() -> None:
@@ -72,19 +80,20 @@ def main() -> None:
     scenes = SimulatedScenes(settings['scenes'], config)
     model = PatchAutoencoder(config.autoencoder)
     torch.manual_seed(settings['loop'].get('seed', 0))
-    initialise(model, pictures_as_tensor(scenes, np.arange(200)))
+    pictures = read_pictures(scenes, settings['limit'])
+    initialise(model, as_tensor(pictures[:, :200]))
     run = Run(model, LoopConfig(**settings['loop']), settings['out'])
     weights = torch.tensor([settings['weights'][kind] for kind in KINDS])
     batch = settings['batch']
 
     def loss(step: int, rng: np.random.Generator) -> dict[str, Tensor]:
-        target = crops(scenes, batch // 3, rng)
+        target = crops(pictures, batch // 3, rng)
         error = (model.decode(model.encode(target)).float() - target).unflatten(0, (3, -1))
         parts = (error.abs() + error.square()).flatten(1).mean(1)
         named = {f'pixels/{kind}': part for kind, part in zip(KINDS, parts)}
         return {'total': (parts * weights).sum(), **named}
 
-    held_out = pictures_as_tensor(scenes, np.arange(len(scenes) - HELD_OUT, len(scenes)))
+    held_out = as_tensor(pictures[:, -HELD_OUT:])
 
     @torch.inference_mode()
     def evaluate(step: int) -> dict[str, float]:
