@@ -39,5 +39,4 @@ def camera(
         'publish_depth': depth,
         'seed': seed,
     }
-    renamed = ['-r', f'__ns:=/{namespace.strip("/")}'] if namespace.strip('/') else []
-    raise typer.Exit(main([*ros_arguments(parameters), *renamed, *(ros_args or [])]))
+    raise typer.Exit(main([*ros_arguments(parameters, namespace), *(ros_args or [])]))

@@ -106,8 +106,9 @@ def _figures(report: Report) -> Table:
     from rich.table import Table
 
     table = Table(title='What went through', show_header=False)
+    recorded = f', the {report.recorded} of the bag and its last one again' if report.recorded else ''
     rows: dict[str, Any] = {
-        'images published by the camera': report.published,
+        'images published by the camera': f'{report.published}{recorded}',
         '  received by the node': report.received,
         '  used / dropped for newer ones': f'{report.used} / {report.dropped}',
         '  lost in transport': report.lost,

@@ -98,6 +98,7 @@ class Asked:
 class Report:
     """A run in figures.
 
+    :param recorded: images of the camera in a bag, 0 for other sources
     :param published: images that the camera sent, repetitions of the last one included
     :param distinct_images: different headers among them
     :param received, used, dropped, undecodable: of these, as the node counts them
@@ -112,6 +113,7 @@ class Report:
     asked: list[Asked] = field(default_factory=list)
     start_seconds: float = 0.0
     seconds: float = 0.0
+    recorded: int = 0
     published: int = 0
     distinct_images: int = 0
     received: int = 0
@@ -150,7 +152,12 @@ class Report:
         return {
             'passed': not self.problems,
             'problems': self.problems,
-            'camera': {'source': self.camera, 'kind': self.kind, 'published': self.published},
+            'camera': {
+                'source': self.camera,
+                'kind': self.kind,
+                'recorded': self.recorded,
+                'published': self.published,
+            },
             'frames': {
                 'distinct': self.distinct_images,
                 'received': self.received,

@@ -61,6 +61,7 @@ class Demo:
     settings: DemoSettings
     tell: Callable[[str], None]
     report: Report = field(init=False)
+    namespace: str = field(init=False, default='')
 
     def run(self) -> Report:
         """Run to the end, whatever comes, and return what happened.
@@ -68,9 +69,11 @@ class Demo:
         :raises SourceError: the camera source does not exist or cannot be read
         """
         kind = kind_of(self.settings.camera)
-        compressed = kind == 'bag' and _holds_compressed(self.settings.camera)
         self.report = Report(self.settings.camera, kind)
-        _private_domain()
+        compressed = False
+        if kind == 'bag':
+            compressed, self.report.recorded = _images_of(self.settings.camera)
+        self.namespace = _private_names()
         with ExitStack() as stack:
             try:
                 self._run(stack, kind, compressed)
@@ -82,10 +85,14 @@ class Demo:
     def _run(self, stack: ExitStack, kind: SourceKind, compressed: bool) -> None:
         out = self.settings.out
         began = time.monotonic()
-        client = stack.enter_context(CooperClient())
-        node = stack.enter_context(RosProcess('cooper_ros.node', self._node_parameters(compressed), out / 'node.log'))
-        camera = stack.enter_context(RosProcess('cooper_ros.camera', self._camera_parameters(kind), out / 'camera.log'))
-        watcher = Watcher(client.node, client.target, compressed, self.settings.seconds / 6)
+        client = stack.enter_context(CooperClient(namespace=self.namespace))
+        node = stack.enter_context(
+            RosProcess('cooper_ros.node', self._node_parameters(compressed), out / 'node.log', self.namespace)
+        )
+        camera = stack.enter_context(
+            RosProcess('cooper_ros.camera', self._camera_parameters(kind), out / 'camera.log', self.namespace)
+        )
+        watcher = Watcher(client.node, self.namespace, compressed, self.settings.seconds / 6)
         self.tell(f'node {node.pid} and camera {camera.pid} started in ROS domain {os.environ["ROS_DOMAIN_ID"]}')
 
         def alive() -> None:
@@ -103,6 +110,9 @@ class Demo:
             )
         self._ask(client, watcher, alive, began)
         self._read_relations(client)
+        left = LONGEST_RUN - (time.monotonic() - began)
+        if kind != 'sim' and not watcher.wait_for(lambda: _played(watcher), left, alive):
+            self.tell('the recording is longer than the run')
         # Camera first: then every image that it published is accounted for by the node.
         self.report.camera_status = camera.stop()
         time.sleep(SETTLE_SECONDS)
@@ -142,7 +152,7 @@ class Demo:
         self, client: CooperClient, watcher: Watcher, node: RosProcess, alive: Callable[[], None]
     ) -> None:
         def model() -> dict[str, str]:
-            return watcher.status(f'{client.target.lstrip("/")}: model')
+            return watcher.status('cooper: model')
 
         client.wait_until_there(START_SECONDS)
         end = time.monotonic() + START_SECONDS
@@ -222,18 +232,26 @@ class Demo:
         report.pictures = watcher.pictures()
 
 
-def _holds_compressed(source: str) -> bool:
+def _images_of(source: str) -> tuple[bool, int]:
+    """Return whether a bag holds compressed images, and how many images of the camera."""
     from cooper_ros.bags import CameraBag
 
     with CameraBag(source) as bag:
-        return bag.topics.image.compressed
+        return bag.topics.image.compressed, bag.topics.image.count
 
 
-def _private_domain() -> None:
-    """Keep the demo to itself, unless the user has chosen a domain to be heard in."""
-    if 'ROS_DOMAIN_ID' not in os.environ:
-        os.environ['ROS_DOMAIN_ID'] = str(1 + os.getpid() % 100)
-        os.environ.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
+def _played(watcher: Watcher) -> bool:
+    return watcher.status('camera: source').get('state', '') in ('holding the last image', 'finished')
+
+
+def _private_names() -> str:
+    """Keep the demo to itself, unless the user has chosen a domain to be heard in; return the namespace."""
+    if 'ROS_DOMAIN_ID' in os.environ:
+        return ''
+    os.environ['ROS_DOMAIN_ID'] = str(1 + os.getpid() % 100)
+    os.environ.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
+    # There are only a hundred domains, so another run may have the same.
+    return f'/demo_{os.getpid()}'
 
 
 __all__ = ['Demo', 'DemoSettings', 'SourceError']

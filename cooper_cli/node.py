@@ -34,5 +34,4 @@ def node(
         'perception_rate': rate,
         'seed': seed,
     }
-    renamed = ['-r', f'__ns:=/{namespace.strip("/")}'] if namespace.strip('/') else []
-    main([*ros_arguments(parameters), *renamed, *(ros_args or [])])
+    main([*ros_arguments(parameters, namespace), *(ros_args or [])])

@@ -127,7 +127,7 @@ class CameraNode(Node):
         values = {'source': self.parameters.source, 'state': self._state, 'images published': self._published}
         status = DiagnosticStatus(
             level=DiagnosticStatus.OK,
-            name=f'{self.get_name()}: source',
+            name=f'{self.get_fully_qualified_name().lstrip("/")}: source',
             hardware_id=self.parameters.source,
             message=self._state,
             values=[KeyValue(key=key, value=str(value)) for key, value in values.items()],

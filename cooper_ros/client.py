@@ -153,6 +153,10 @@ class CooperClient:
         self.node.destroy_node()
         self._context.try_shutdown()
 
+    def is_there(self, timeout: float = 1.0) -> bool:
+        """Return whether the node's service is found within ``timeout`` seconds."""
+        return self._query.wait_for_service(timeout_sec=timeout)
+
     def wait_until_there(self, timeout: float) -> None:
         """Wait for the node's service and action.
 

@@ -20,11 +20,16 @@ class ProcessFailed(RuntimeError):
     """A process ended when it should not; the text holds the end of its log."""
 
 
-def ros_arguments(parameters: Mapping[str, Any]) -> list[str]:
-    """Return command-line arguments that set ROS parameters. Texts are quoted, so a folder named 1 stays a text."""
+def ros_arguments(parameters: Mapping[str, Any], namespace: str = '') -> list[str]:
+    """Return command-line arguments that set ROS parameters. Texts are quoted, so a folder named 1 stays a text.
+
+    :param namespace: of the node; empty for none
+    """
     arguments = ['--ros-args']
     for name, value in parameters.items():
         arguments += ['-p', f'{name}:={json.dumps(value, ensure_ascii=False)}']
+    if namespace.strip('/'):
+        arguments += ['-r', f'__ns:=/{namespace.strip("/")}']
     return arguments
 
 
@@ -34,15 +39,13 @@ class RosProcess:
     :param module: as after ``python -m``
     :param parameters: ROS parameters
     :param log: file that takes its output
-    :param environment: variables beside those of this process
+    :param namespace: of the node
     """
 
-    def __init__(
-        self, module: str, parameters: Mapping[str, Any], log: Path, environment: Mapping[str, str] | None = None
-    ) -> None:
+    def __init__(self, module: str, parameters: Mapping[str, Any], log: Path, namespace: str = '') -> None:
         self.module = module
         self.log = log
-        command = [sys.executable, '-m', module, *ros_arguments(parameters)]
+        command = [sys.executable, '-m', module, *ros_arguments(parameters, namespace)]
         with log.open('wb') as output:
             # A session of its own: Ctrl-C at the terminal reaches this process alone, which then ends its children.
             self._process = subprocess.Popen(
@@ -50,7 +53,6 @@ class RosProcess:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, **(environment or {})},
                 start_new_session=True,
             )
 

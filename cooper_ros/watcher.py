@@ -73,25 +73,26 @@ class Seen:
 class Watcher:
     """Subscribes on ``node`` to the camera's images and to everything that the cooper node publishes.
 
-    :param target: full name of the cooper node
+    :param namespace: in which both are, without a slash at its end; empty for none
     :param compressed: whether the camera publishes compressed images
     :param picture_seconds: a set of pictures is kept every so often
     """
 
-    def __init__(self, node: Node, target: str, compressed: bool, picture_seconds: float) -> None:
+    def __init__(self, node: Node, namespace: str, compressed: bool, picture_seconds: float) -> None:
         self._lock = threading.Lock()
         self._seen = Seen()
         self._picture_seconds = picture_seconds
         self._picture_due = 0.0
+        self._prefix = f'{namespace}/'.lstrip('/')
         # Reliable and deep: what is missed here could not be checked.
         deep = QoSProfile(depth=100)
         kind, topic = (CompressedImage, 'image_raw/compressed') if compressed else (Image, 'image_raw')
-        node.create_subscription(kind, topic, self._on_input, deep)
+        node.create_subscription(kind, f'{namespace}/{topic}', self._on_input, deep)
         for name, output in OUTPUTS.items():
-            node.create_subscription(output, f'{target}/{name}', self._listener(name), deep)
+            node.create_subscription(output, f'{namespace}/cooper/{name}', self._listener(name), deep)
         node.create_subscription(DiagnosticArray, '/diagnostics', self._on_diagnostics, deep)
         latched = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-        node.create_subscription(String, 'camera/truth', self._on_truth, latched)
+        node.create_subscription(String, f'{namespace}/camera/truth', self._on_truth, latched)
 
     # What is asked of it
 
@@ -124,9 +125,9 @@ class Watcher:
             return len(self._seen.output_headers)
 
     def status(self, name: str) -> dict[str, str]:
-        """Return the newest diagnostic values of a status, with its ``level`` and ``message``; empty before any."""
+        """Return the newest diagnostics of a status such as ``cooper: model``, with level and message; or nothing."""
         with self._lock:
-            return dict(self._seen.statuses.get(name, {}))
+            return dict(self._seen.statuses.get(self._prefix + name, {}))
 
     def truth_at(self, stamp_ns: int) -> dict[str, Any] | None:
         """Return what is true of the simulated scene that a camera image of this stamp shows."""
