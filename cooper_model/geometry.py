@@ -1,12 +1,13 @@
-"""Metres, points and relations from depth, masks and the camera: the one place that says what *left of* means.
+"""Metres, points and relations from depth, masks and the camera: here alone stands what *left of* means.
 
-Every rule takes anything `Located`: objects perceived in a generated mask and true objects of a simulation alike.
-A rule compares a difference with a margin that grows with the objects; a relation is stated only where the
-difference exceeds its margin, with confidence ratio / (ratio + 1), from one half upwards. Objects that lack what a
-rule needs give no relation.
+Every rule takes anything `Located`: objects perceived in a generated mask and true objects of a simulation
+alike. A rule compares a difference with a margin that grows with the objects; a relation is stated only where
+the difference exceeds its margin, with confidence ratio / (ratio + 1), from one half upwards. Objects that
+lack what a rule needs give no relation.
 
-Frame: optical (x right, y down, z forward). ``up`` is the direction against gravity in that frame; without it the
-camera is taken to be level for *above* and *below*, which are then only stated where tilts up to 45 degrees agree.
+Frame: optical (x right, y down, z forward). ``up`` is the direction against gravity in that frame; without it
+the camera is taken to be level for *above* and *below*, which are then only stated where tilts up to 45
+degrees agree.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ import numpy as np
 from cooper_model.types import CameraIntrinsics, DepthMap, Frame, Relation, SceneObject, Segmentation
 
 PREDICATES: tuple[str, ...] = (
-    'left of', 'right of', 'above', 'below', 'in front of', 'behind', 'closer', 'farther', 'on', 'inside', 'next to',
+    'left of', 'right of', 'above', 'below', 'in front of', 'behind', 'closer', 'farther', 'on', 'inside',
+    'next to',
 )  # fmt: skip
 CONTAINERS: frozenset[str] = frozenset(
     {'shelf', 'bookshelf', 'cabinet', 'bowl', 'basket', 'drawer', 'bin', 'sink'}
@@ -54,7 +56,7 @@ class Located(Protocol):
 
 
 def unproject(depth: np.ndarray, intrinsics: CameraIntrinsics) -> np.ndarray:
-    """Return the point of each pixel, ``(height, width, 3)`` float32 in the optical frame, in the unit of ``depth``.
+    """Return each pixel's point, ``(height, width, 3)`` float32, optical frame, in the unit of ``depth``.
 
     :param depth: ``(height, width)`` z; NaN, infinite and non-positive values give NaN points
     :param intrinsics: of an image of any size of the same view
@@ -73,7 +75,8 @@ def describe_objects(
 ) -> list[SceneObject]:
     """Return one `SceneObject` for each instance of at least ``min_area`` pixels, by id.
 
-    Centre and size need depth and the frame's intrinsics; they come from robust extents of the visible surface.
+    Centre and size need depth and the frame's intrinsics; they come from robust extents of the visible
+    surface.
 
     :raises ValueError: depth and segmentation differ in size
     """
@@ -110,8 +113,8 @@ def _robust_median(values: np.ndarray) -> float | None:
 def _extent(points: np.ndarray) -> tuple[Vector | None, Vector | None]:
     """Return the middle and the extent of ``(N, 3)`` points; None for both where too few are valid.
 
-    Depth bleeds over the outlines of generated maps: points far from the median depth are left out, and extents are
-    those of the middle nine tenths, stretched.
+    Depth bleeds over the outlines of generated maps: points far from the median depth are left out, and
+    extents are those of the middle nine tenths, stretched.
     """
     valid = points[np.isfinite(points).all(axis=1)]
     if len(valid) < max(4, 0.2 * len(points)):
@@ -126,8 +129,8 @@ def _extent(points: np.ndarray) -> tuple[Vector | None, Vector | None]:
 def estimate_up(points: np.ndarray) -> Vector | None:
     """Return the direction against gravity in the optical frame, from the level surfaces in view.
 
-    Surface normals within 60 degrees of the image's up are averaged, outliers dropped in turn; walls fall away
-    because their normals do not point up. Holds for tilts below about 50 degrees.
+    Surface normals within 60 degrees of the image's up are averaged, outliers dropped in turn; walls fall
+    away because their normals do not point up. Holds for tilts below about 50 degrees.
 
     :param points: ``(height, width, 3)`` as `unproject` returns
     :returns: a unit vector, or None where fewer than a twentieth of the pixels lie on such surfaces
@@ -158,7 +161,7 @@ def estimate_up(points: np.ndarray) -> Vector | None:
 
 
 def camera_distance(a: Located) -> float | None:
-    """Return the distance from the camera to the centre of ``a``, or its depth where the centre is unknown."""
+    """Return the distance from the camera to the centre of ``a``; its depth where that is unknown."""
     return a.depth if a.center is None else float(np.linalg.norm(a.center))
 
 
@@ -179,8 +182,8 @@ def rise(a: Located, b: Located, up: Vector | None = None) -> float | None:
 def bearing(viewer: Located, target: Located, thing: Located, up: Vector | None = None) -> float | None:
     """Return the direction of ``thing`` for someone at ``viewer`` who faces ``target`` [rad].
 
-    Seen from above: 0 is straight ahead, positive to the right, in -pi .. pi. None where centres are unknown or (in
-    the horizontal plane) coincide.
+    Seen from above: 0 is straight ahead, positive to the right, in -pi .. pi. None where centres are unknown
+    or (in the horizontal plane) coincide.
     """
     if viewer.center is None or target.center is None or thing.center is None:
         return None
@@ -197,7 +200,7 @@ def bearing(viewer: Located, target: Located, thing: Located, up: Vector | None 
 
 
 def confidence_of(ratio: float | None, sign: int = 1) -> float:
-    """Return the confidence of a rule, or with ``sign`` -1 of its opposite: 0 up to the margin, then r / (r + 1)."""
+    """Return a rule's confidence, or its opposite's (``sign`` -1): 0 up to the margin, then r / (r + 1)."""
     if ratio is None or not np.isfinite(ratio):
         return 0.0
     ratio = float(sign * ratio)
@@ -213,8 +216,8 @@ def left_ratio(a: Located, b: Located) -> float:
 def above_ratio(a: Located, b: Located, up: Vector | None = None) -> float | None:
     """Return how clearly ``a`` is higher than ``b``; negative means lower, 0 where image and space disagree.
 
-    In space, the centre of one must be beyond the top or bottom of the other, so that things of different height on
-    one floor are neither above nor below each other.
+    In space, the centre of one must be beyond the top or bottom of the other, so that things of different
+    height on one floor are neither above nor below each other.
     """
     heights = (a.box[3] - a.box[1], b.box[3] - b.box[1])
     image = (b.box[1] + b.box[3] - a.box[1] - a.box[3]) / 2 / (0.3 * max(heights) + 1)
@@ -248,7 +251,8 @@ def _nearness(za: float | None, zb: float | None, a: Located, b: Located) -> flo
 def on_ratio(a: Located, b: Located, up: Vector | None = None) -> float | None:
     """Return how clearly ``a`` rests on top of ``b``.
 
-    Its centre must be higher by about half of both heights, over ``b``, and its lower edge within ``b``'s box.
+    Its centre must be higher by about half of both heights, over ``b``, and its lower edge within ``b``'s
+    box.
     """
     higher = rise(a, b, up)
     if higher is None or a.size is None or b.size is None:
@@ -294,7 +298,7 @@ def next_to_ratio(a: Located, b: Located, up: Vector | None = None) -> float | N
         or any(on_ratio(*p, up) for p in ((a, b), (b, a)))
     ):
         return None
-    reach = (a.size[0] + a.size[2] + b.size[0] + b.size[2]) / 4
+    reach = (a.size[0] + b.size[0]) / 2  # what is visible of a thing says little about its depth
     level = abs(rise(a, b, up)) <= 0.5 * max(a.size[1], b.size[1]) + 0.02
     gap = distance - reach
     return 1.5 * reach / max(distance, 1e-6) if level and reach > 0 and gap < 0.5 * reach else None

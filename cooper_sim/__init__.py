@@ -31,8 +31,9 @@ _HOMES = {
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
-    'CATEGORIES', 'COLORS', 'KINDS', 'Distribution', 'Question', 'Record', 'RenderError', 'Renderer', 'Sample', 'Scene',
-    'SimDataset', 'SimObject', 'VisibleObject', 'ask_questions', 'generate_scene', 'make_sample', 'write_dataset',
+    'CATEGORIES', 'COLORS', 'KINDS', 'Distribution', 'Question', 'Record', 'RenderError', 'Renderer',
+    'Sample', 'Scene', 'SimDataset', 'SimObject', 'VisibleObject', 'ask_questions', 'generate_scene',
+    'make_sample', 'write_dataset',
 ]  # fmt: skip
 
 

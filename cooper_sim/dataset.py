@@ -1,6 +1,7 @@
-"""Write data sets of simulated samples with several processes: ``python -m cooper_sim.dataset --out DIR --count N``.
+"""Write data sets of simulated samples in several processes: ``python -m cooper_sim.dataset --out DIR ...``.
 
-Work is cut into blocks; a block's objects are written last, so that an interrupted run goes on where it stopped.
+Work is cut into blocks; a block's objects are written last, so that an interrupted run goes on where it
+stopped.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The distribution that scenes are drawn from: one versioned JSON file each for evaluation and training.
 
-Seeds of different distributions never meet: a scene's random stream starts from ``seed_offset + seed``, seeds are
-below 2**32, and offsets of the committed files are multiples of 2**40.
+Seeds of different distributions never meet: a scene's random stream starts from ``seed_offset + seed``, seeds
+are below 2**32, and offsets of the committed files are multiples of 2**40.
 """
 
 from __future__ import annotations
@@ -46,7 +46,8 @@ class Arrangement:
 class Distribution:
     """Everything random about scenes.
 
-    :param sizes: full extents of each kind: three ranges [m]; kinds of round outline use the first for both sides
+    :param sizes: full extents of each kind: three ranges [m]; kinds of round outline use the first for both
+        sides
     :param repeat_kind: probability that a new object repeats the kind of an earlier one (in another colour)
     :param stack: probability that an object is put on an earlier box or book
     :param gap: smallest distance between outlines [m]

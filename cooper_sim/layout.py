@@ -16,7 +16,7 @@ DROP = 0.004  # height above its support from which a thing is let go [m]
 
 @dataclass(frozen=True)
 class Placed:
-    """An object at a planned pose: ``position`` of its centre in the world [m], ``yaw`` [rad], full ``size`` [m]."""
+    """An object at a planned pose: ``position`` of its centre [m], ``yaw`` [rad], full ``size`` [m]."""
 
     kind: str
     color: str
@@ -33,7 +33,7 @@ class Placed:
 
 @dataclass(frozen=True)
 class _Support:
-    """A level rectangle in the world; ``owner`` is the index of the object that it belongs to, -1 for the floor."""
+    """A level rectangle in the world; ``owner`` is the index of the object it is part of, -1: the floor."""
 
     owner: int
     center: tuple[float, float, float]

@@ -1,6 +1,7 @@
 """Let things come to rest under gravity, in a small MuJoCo model compiled for each scene.
 
-Collision shapes are simple (one box or sphere a thing, one box a board of furniture); furniture does not move.
+Collision shapes are simple (one box or sphere a thing, one box a board of furniture); furniture does not
+move.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Questions about a sample, with true answers, in the categories of spatial benchmarks.
 
-Rules come from `cooper_model.geometry`. What is not clear is not asked: things too small to see, differences within
-their margin. The wanted answer is drawn before the objects, so that no answer of a category dominates.
+Rules come from `cooper_model.geometry`. What is not clear is not asked: things too small to see, differences
+within their margin. The wanted answer is drawn before the objects, so that no answer of a category dominates.
 """
 
 from __future__ import annotations
@@ -258,7 +258,7 @@ def _count_question(
 
 
 def _existence(view: _View) -> Question | None:
-    """Ask for a name or a kind; absent names share their kind or colour with something present where possible."""
+    """Ask for a name or a kind; an absent name shares its kind or colour with something present."""
     if not view.clear:
         return None
     present = view.coin()

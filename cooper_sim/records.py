@@ -1,7 +1,7 @@
 """Samples on disk: memory-mappable arrays, and one line of JSON a scene for what is in it.
 
-A folder holds ``images.npy`` (N, H, W, 3) uint8, ``depths.npy`` (N, H, W) float16 [m], ``ids.npy`` (N, H, W) uint8,
-``objects.jsonl`` and ``meta.json``.
+A folder holds ``images.npy`` (N, H, W, 3) uint8, ``depths.npy`` (N, H, W) float16 [m], ``ids.npy`` (N, H, W)
+uint8, ``objects.jsonl`` and ``meta.json``.
 """
 
 from __future__ import annotations

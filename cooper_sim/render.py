@@ -1,7 +1,8 @@
 """Draw scenes with MuJoCo's renderer: RGB, metric depth and instance ids, in two passes.
 
-Scenes are written straight into an ``mjvScene``: no model is compiled for a picture. MuJoCo works with one rendering
-context a process (a second one silently draws nothing), so every `Renderer` shares the first one's, grown as needed.
+Scenes are written straight into an ``mjvScene``: no model is compiled for a picture. MuJoCo works with one
+rendering context a process (a second one silently draws nothing), so every `Renderer` shares the first one's,
+grown as needed.
 """
 
 from __future__ import annotations
@@ -56,23 +57,23 @@ class Renderer:
                 cls._context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_50)
             except (AttributeError, ImportError, RuntimeError, mujoco.FatalError) as error:
                 raise RenderError(
-                    f'no rendering context with MUJOCO_GL={os.environ.get("MUJOCO_GL")}: {error}; install libegl1 and '
-                    'libgl1, or install libosmesa6 and set MUJOCO_GL=osmesa'
+                    f'no rendering context with MUJOCO_GL={os.environ.get("MUJOCO_GL")}: {error}; install '
+                    'libegl1 and libgl1, or install libosmesa6 and set MUJOCO_GL=osmesa'
                 ) from error
             mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, cls._context)
             cls._limits = wanted
             return
         if samples != cls._limits[2]:
             raise RenderError(
-                f'a renderer with {samples} samples a pixel was asked for, but this process already draws with '
-                f'{cls._limits[2]}; use the same number, or another process'
+                f'a renderer with {samples} samples a pixel was asked for, but this process draws with '
+                f'{cls._limits[2]} already; use the same number, or another process'
             )
         if width > cls._limits[0] or height > cls._limits[1]:
             cls._limits = (max(width, cls._limits[0]), max(height, cls._limits[1]), samples)
             mujoco.mjr_resizeOffscreen(*cls._limits[:2], cls._context)
 
     def render(self, scene: Scene) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return ``(height, width, 3)`` uint8 RGB, ``(height, width)`` float32 z [m], ``(height, width)`` uint8 ids.
+        """Return ``(H, W, 3)`` uint8 RGB, ``(H, W)`` float32 z [m] and ``(H, W)`` uint8 ids.
 
         :raises RenderError: the pictures are constant, which is how a lost context shows
         """
@@ -81,8 +82,8 @@ class Renderer:
         ids, depth = self._draw_ids()
         if np.ptp(depth) < 1e-6 or np.ptp(image) == 0:
             raise RenderError(
-                f'scene {scene.seed} came out as a constant picture: the rendering context of this process is '
-                'broken (was a second one made?)'
+                f'scene {scene.seed} came out as a constant picture: the rendering context of this process '
+                'is broken (was a second one made?)'
             )
         return image, depth, ids
 
@@ -166,7 +167,7 @@ def _set_light(target: mujoco.MjvLight, light: Light) -> None:
 
 
 def _base_model(width: int, height: int, samples: int) -> mujoco.MjModel:
-    """Return a model that holds no scene, only what a rendering context takes from one: textures and sizes."""
+    """Return a model without a scene: what a rendering context takes from one are textures and sizes."""
     spec = mujoco.MjSpec()
     for index, (_, repeat) in enumerate(TEXTURES):
         spec.add_texture(

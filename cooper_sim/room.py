@@ -85,7 +85,7 @@ def _finish(
 def draw_lights(
     rng: np.random.Generator, distribution: Distribution, walls: np.ndarray, camera: np.ndarray
 ) -> tuple[Light, ...]:
-    """Return a main light under the ceiling and a weak one above the camera that fills in what faces the viewer.
+    """Return a main light under the ceiling, and a weak one above the camera that fills in what faces it.
 
     :param walls: as `draw_room` returns them
     :param camera: ``(3,)`` position of the camera [m]

@@ -54,7 +54,7 @@ def generate_scene(seed: int, distribution: Distribution) -> Scene:
 
 
 def look_at(position: np.ndarray, target: np.ndarray, roll: float = 0.0) -> np.ndarray:
-    """Return the ``(4, 4)`` pose (world from optical) of a camera that looks at ``target``; ``roll`` [rad]."""
+    """Return the ``(4, 4)`` pose (world from optical) of a camera looking at ``target``; ``roll`` [rad]."""
     forward = target - position
     forward = forward / np.linalg.norm(forward)
     right = np.cross(forward, (0.0, 0.0, 1.0))
@@ -138,6 +138,6 @@ def _primitives(
             rows.append((int(part.shape), part.size, position, rotation, (*part.rgb, 1.0), -1, thing.id))
     shapes, sizes, positions, turns, rgba, materials, ids = zip(*rows, strict=True)
     return Primitives(
-        np.array(shapes), np.array(sizes, np.float64), np.array(positions, np.float64), np.array(turns, np.float64),
-        np.array(rgba, np.float64), np.array(materials), np.array(ids),
+        np.array(shapes), np.array(sizes, np.float64), np.array(positions, np.float64),
+        np.array(turns, np.float64), np.array(rgba, np.float64), np.array(materials), np.array(ids),
     )  # fmt: skip

@@ -28,7 +28,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Surface:
-    """A level rectangle that can carry things, in the object's frame [m]; ``clearance`` is the free height above."""
+    """A level rectangle that carries things, in the object's frame [m]; ``clearance`` is the free height."""
 
     position: Vector
     half_x: float
@@ -182,7 +182,7 @@ def build(kind: str, size: Vector, rgb: Vector) -> list[Part]:
 
 
 def carrying_surfaces(kind: str, size: Vector) -> list[Surface]:
-    """Return where things can be put on an object of this kind and size; empty for shapes that carry nothing."""
+    """Return where things can be put on an object of this kind and size; empty where nothing can."""
     w, d, h = size
     if kind == 'shelf':
         low, middle, top = _shelf_levels(h, 0.03)

@@ -47,16 +47,16 @@ def visible_objects(
 def view_aligned_size(
     size: tuple[float, float, float], yaw: float, camera_pose: np.ndarray
 ) -> tuple[float, float, float]:
-    """Return width across the view, height along gravity, and horizontal depth of an upright bounding box [m]."""
+    """Return width across the view, height, and horizontal depth of an upright bounding box [m]."""
     forward = np.arctan2(camera_pose[1, 2], camera_pose[0, 2])
     c, s = abs(np.cos(yaw - forward)), abs(np.sin(yaw - forward))
     return (float(s * size[0] + c * size[1]), float(size[2]), float(c * size[0] + s * size[1]))
 
 
 def silhouette_areas(scene: Scene, object_id: int, intrinsics: CameraIntrinsics) -> tuple[float, float]:
-    """Return the area of an object's silhouette with nothing before it: inside the image, and altogether [px].
+    """Return the area of an object's silhouette, nothing before it: inside the image, and altogether [px].
 
-    Primitives are convex, so the silhouette is the union of the convex hulls of their projected surface points.
+    Primitives are convex, so the silhouette is the union of the hulls of their projected surface points.
     """
     camera = intrinsics.scaled(CANVAS, round(CANVAS * intrinsics.height / intrinsics.width))
     pad_x, pad_y = int(PADDING * camera.width), int(PADDING * camera.height)
@@ -78,7 +78,7 @@ def silhouette_areas(scene: Scene, object_id: int, intrinsics: CameraIntrinsics)
 
 
 def surface_points(parts: Primitives, index: int) -> np.ndarray:
-    """Return ``(N, 3)`` points of one primitive whose convex hull is (nearly) the primitive, in the world [m]."""
+    """Return ``(N, 3)`` points of a primitive whose convex hull nearly is the primitive, in the world [m]."""
     unit = _UNIT_POINTS[Shape(int(parts.shapes[index]))]
     return parts.positions[index] + (unit * parts.sizes[index]) @ parts.rotations[index].T
 

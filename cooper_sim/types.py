@@ -129,7 +129,8 @@ class VisibleObject:
 
     :param box: ``(left, top, right, bottom)`` of the visible pixels, right and bottom exclusive
     :param area: visible pixels
-    :param visible_fraction: visible pixels over the pixels that it would have if nothing hid it, inside the image
+    :param visible_fraction: visible pixels over the pixels that it would have if nothing hid it, inside the
+        image
     :param in_frame: share of its unhidden silhouette that lies inside the image
     :param center: centre of the object's bounding box in the optical frame [m]
     :param size: width (along the camera's horizontal), height (along gravity), depth (horizontally away) [m]

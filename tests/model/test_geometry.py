@@ -55,7 +55,7 @@ def test_unproject_scales_the_camera_to_the_depth():
 
 
 def square(depth_value=2.0, metric=True):
-    """Return a segmentation with one 20x10 px rectangle at constant depth before a far wall, and its depth."""
+    """Return a segmentation with one 20x10 px rectangle before a far wall, and its depth."""
     instances = np.zeros((96, 128), np.uint16)
     instances[40:50, 60:80] = 3
     labels = np.where(instances > 0, 1, 255).astype(np.uint8)
@@ -125,7 +125,8 @@ def test_sides_and_distances():
 
 
 def test_small_differences_are_not_stated():
-    assert stated([thing(1, (0, 0, 1.0)), thing(2, (0.05, 0.01, 1.03))]) <= {(1, 'next to', 2), (2, 'next to', 1)}
+    found = stated([thing(1, (0, 0, 1.0)), thing(2, (0.05, 0.01, 1.03))])
+    assert found <= {(1, 'next to', 2), (2, 'next to', 1)}
 
 
 def test_confidence_grows_with_the_difference():
@@ -137,7 +138,7 @@ def test_confidence_grows_with_the_difference():
 
 
 def tilted(points, degrees):
-    """Return points of a level camera's frame, and up, as a camera sees them that looks down by ``degrees``."""
+    """Return points of a level camera's frame, and up, as seen by a camera tilted down by ``degrees``."""
     angle = np.radians(degrees)
     c, s = np.cos(angle), np.sin(angle)
     turn = np.array([[1, 0, 0], [0, c, -s], [0, s, c]])
@@ -241,7 +242,8 @@ def test_up_is_found_from_floor_and_wall(degrees):
     """A floor 1 m below the camera and a wall 3 m away, seen by a camera that looks down."""
     _, up = tilted([], degrees)
     row, column = np.mgrid[0:96, 0:128]
-    rays = np.stack([(column - CAMERA.cx) / CAMERA.fx, (row - CAMERA.cy) / CAMERA.fy, np.ones(row.shape)], axis=-1)
+    x, y = (column - CAMERA.cx) / CAMERA.fx, (row - CAMERA.cy) / CAMERA.fy
+    rays = np.stack([x, y, np.ones(row.shape)], axis=-1)
     ahead = np.cross((1.0, 0.0, 0.0), np.array(up))
     ahead *= np.sign(ahead[2])
     with np.errstate(divide='ignore'):

@@ -19,7 +19,7 @@ def asked(samples):
         (sample, question)
         for sample in samples
         for seed in range(4)
-        for question in ask_questions(sample, np.random.default_rng(seed), 24)
+        for question in ask_questions(sample, np.random.default_rng((seed, sample.scene.seed)), 24)
     ]
 
 

@@ -17,12 +17,12 @@ LIGHT = Light((0.0, 0.0, 3.0), (0.0, 0.0, -1.0), 0.6, 0.4)
 
 def scene_of(rows, camera, target, fov=55.0):
     """Return a scene of ``(shape, half extents, position, id)`` primitives; id 0 is background."""
-    shapes, sizes, positions, ids = zip(*rows, strict=True) if rows else ([], np.zeros((0, 3)), np.zeros((0, 3)), [])
     count = len(rows)
+    shapes, sizes, positions, ids = zip(*rows, strict=True) if rows else ([], [], [], [])
     parts = Primitives(
         np.array(shapes, int),
-        np.array(sizes, float),
-        np.array(positions, float),
+        np.array(sizes, float).reshape(count, 3),
+        np.array(positions, float).reshape(count, 3),
         np.tile(np.eye(3), (count, 1, 1)),
         np.tile((0.7, 0.4, 0.3, 1.0), (count, 1)),
         np.full(count, -1),
@@ -35,7 +35,8 @@ def rays_of(scene, renderer):
     """Return the viewing ray of each pixel with z = 1 in the optical frame, turned into the world."""
     camera = CameraIntrinsics.from_vertical_fov(scene.fov_y, renderer.width, renderer.height)
     row, column = np.mgrid[0 : renderer.height, 0 : renderer.width]
-    rays = np.stack([(column - camera.cx) / camera.fx, (row - camera.cy) / camera.fy, np.ones(row.shape)], axis=-1)
+    x, y = (column - camera.cx) / camera.fx, (row - camera.cy) / camera.fy
+    rays = np.stack([x, y, np.ones(row.shape)], axis=-1)
     return rays @ scene.camera_pose[:3, :3].T
 
 
@@ -43,7 +44,8 @@ FLOOR = (Shape.BOX, (6, 6, 0.5), (0, 0, -0.5), 0)
 
 
 def test_depth_of_a_floor_is_metric_z(renderer):
-    scene = scene_of([FLOOR, (Shape.BOX, (0.1, 0.1, 0.1), (0.0, 0.0, 0.1), 1)], (0.0, -1.2, 1.0), (0.0, 0.3, 0.0))
+    box = (Shape.BOX, (0.1, 0.1, 0.1), (0.0, 0.0, 0.1), 1)
+    scene = scene_of([FLOOR, box], (0.0, -1.2, 1.0), (0.0, 0.3, 0.0))
     _, depth, ids = renderer.render(scene)
     expected = -scene.camera_pose[2, 3] / rays_of(scene, renderer)[..., 2]
     floor = (ids == 0) & (expected > 0) & (expected < 3)
@@ -68,7 +70,8 @@ def test_depth_of_a_sphere_follows_its_surface(renderer):
 
 
 def test_ids_of_boxes_are_where_their_projections_are(renderer):
-    boxes = [(Shape.BOX, (0.1, 0.1, 0.1), (x, 0.0, 0.1), number) for x, number in ((-0.4, 1), (0.0, 2), (0.4, 200))]
+    places = ((-0.4, 1), (0.0, 2), (0.4, 200))
+    boxes = [(Shape.BOX, (0.1, 0.1, 0.1), (x, 0.0, 0.1), number) for x, number in places]
     scene = scene_of([FLOOR, *boxes], (0.0, -1.5, 0.8), (0.0, 0.0, 0.1))
     _, _, ids = renderer.render(scene)
     assert set(np.unique(ids)) == {0, 1, 2, 200}
@@ -87,7 +90,8 @@ def test_a_nearer_thing_hides_a_farther_one(renderer):
 
 
 def test_a_cylinder_has_its_own_height(renderer):
-    scene = scene_of([FLOOR, (Shape.CYLINDER, (0.1, 0.1, 0.3), (0, 0, 0.3), 1)], (0.0, -2.0, 0.3), (0.0, 0.0, 0.3))
+    cylinder = (Shape.CYLINDER, (0.1, 0.1, 0.3), (0, 0, 0.3), 1)
+    scene = scene_of([FLOOR, cylinder], (0.0, -2.0, 0.3), (0.0, 0.0, 0.3))
     rows, columns = np.nonzero(renderer.render(scene)[2] == 1)
     focal = 48 / np.tan(np.radians(27.5))
     assert np.ptp(columns) + 1 == pytest.approx(focal * 0.2 / 2.0, abs=2)

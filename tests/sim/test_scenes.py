@@ -31,7 +31,8 @@ def test_training_and_evaluation_never_share_a_scene():
     offsets = sorted(Distribution.load(name).seed_offset for name in names)
     assert {'eval', 'train'} <= set(names)
     assert all(b - a >= MAX_SEED for a, b in zip(offsets, offsets[1:], strict=False))
-    assert generate_scene(5, Distribution.load('eval')).objects != generate_scene(5, Distribution.load('train')).objects
+    first, second = (generate_scene(5, Distribution.load(name)) for name in ('eval', 'train'))
+    assert first.objects != second.objects
 
 
 @pytest.mark.parametrize('seed', [-1, MAX_SEED])
