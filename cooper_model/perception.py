@@ -11,8 +11,9 @@ import cv2
 import numpy as np
 
 from cooper_model import transforms
+from cooper_model.colour_code import read_pixels
 from cooper_model.config import ColourCodeConfig
-from cooper_model.segments import label_instances, nearest_class
+from cooper_model.segments import label_instances
 from cooper_model.types import UNLABELLED, DepthMap, Segmentation
 
 MIN_AREA = 16
@@ -103,11 +104,11 @@ def segmentation(
     by_place = bool(code.names)
     if not by_place:
         code = _clustered_code(colours, min_area)
-    kinds, confidence = nearest_class(colours, code)
-    kinds, instances = label_instances(kinds, colours[..., 2], code, min_area, by_place)
+    pixels = read_pixels(colours, code)
+    kinds, instances = label_instances(pixels, colours, code, min_area, by_place)
     labels = np.where(kinds == len(code.names), UNLABELLED, kinds).astype(np.uint8)
     height, width = size
-    layers = (labels, instances.astype(np.uint16), confidence, colours)
+    layers = (labels, instances.astype(np.uint16), pixels.confidence, colours)
     resized = [cv2.resize(values, (width, height), interpolation=cv2.INTER_NEAREST) for values in layers]
     return Segmentation(resized[0], resized[1], resized[2], code.names, resized[3])
 

@@ -1,24 +1,26 @@
-"""From the colours of a segmentation picture to classes and instances.
+"""From pixels with class and level to instances.
 
-Every pixel takes the nearest colour of the code, once with its neighbours' votes, so that noise does not
-speckle; a pixel that has exactly a code's colour never changes. Connected pixels of one class and one blue
-level form a part. Where blue tells the place of an instance, a part that lies elsewhere than its blue says is
-a piece of a larger instance (something stands before it), and parts whose blues lean towards each other are
-one instance that the model drew across the border of two levels.
+Connected pixels of one class and one level form a part. Small parts, and thin ones of doubtful colour (the
+rims that blur leaves between two colours), fall to what is around them. Where blue tells the place of an
+instance, a part that lies elsewhere than its blue says is a piece of a larger instance that something stands
+before, and parts whose blues lean towards each other are one instance that the model drew across the border
+of two levels.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 
 import cv2
 import numpy as np
 
+from cooper_model.colour_code import Pixels
 from cooper_model.config import ColourCodeConfig
 
 _PLACE_TOLERANCE = 0.25
 _LEAN = 0.4
+_RIM_SURE = 0.75
+_RIM_INSIDE = 0.05
 
 
 @dataclass
@@ -27,63 +29,25 @@ class _Part:
 
     kind: int
     level: int
-    area: float
-    sum_x: float
-    lean: float
     owner: int
-
-
-@lru_cache(maxsize=8)
-def _class_costs(code: ColourCodeConfig) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return nearest class, confidence and costs of every ``red * 256 + green``, computed once a code."""
-    centers = np.asarray([*code.red_green, code.background], np.float32)
-    if len(centers) == 1:
-        return np.zeros(65536, np.uint8), np.ones(65536, np.float32), np.zeros((65536, 1), np.float32)
-    red_green = np.stack(np.divmod(np.arange(65536), 256), axis=1).astype(np.float32)
-    squared = ((red_green[:, None] - centers) ** 2).sum(-1)
-    two = np.sqrt(np.partition(squared, 1, axis=1)[:, :2])
-    between = ((centers[:, None] - centers) ** 2).sum(-1) + np.diag(np.full(len(centers), np.inf))
-    confidence = (two[:, 1] - two[:, 0]) / np.maximum(two.sum(1), 1e-6)
-    return squared.argmin(1).astype(np.uint8), confidence, squared / max(float(between.min()), 1.0)
-
-
-@lru_cache(maxsize=8)
-def _level_costs(blue: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Return the nearest level and the costs of every value of blue."""
-    levels = np.asarray(blue, np.float32)
-    squared = (np.arange(256, dtype=np.float32)[:, None] - levels) ** 2
-    return squared.argmin(1).astype(np.uint8), squared / max(float(np.diff(np.sort(levels)).min()), 1.0) ** 2
-
-
-def nearest_class(colours: np.ndarray, code: ColourCodeConfig) -> tuple[np.ndarray, np.ndarray]:
-    """Return each pixel's class index (``len(code.names)`` is background) and confidence, ``(h, w)`` each.
-
-    Confidence is the margin between the nearest and the second nearest colour: 1 on a colour of the code, 0
-    halfway.
-
-    :param colours: ``(h, w, 3)`` uint8
-    """
-    nearest, confidence, costs = _class_costs(code)
-    index = colours[..., 0].astype(np.int32) * 256 + colours[..., 1]
-    return _vote(nearest[index], costs, index), confidence[index]
+    area: float = 0.0
+    sum_x: float = 0.0
+    lean: float = 0.0
 
 
 def label_instances(
-    kinds: np.ndarray, blue: np.ndarray, code: ColourCodeConfig, min_area: int, by_place: bool
+    pixels: Pixels, colours: np.ndarray, code: ColourCodeConfig, min_area: int, by_place: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return class labels ``(h, w)`` and instance numbers ``(h, w)``, 0 where there is no object.
+    """Return class index (``len(code.names)`` is background) and instance number (0 there), ``(h, w)`` each.
 
-    :param kinds: ``(h, w)`` uint8 class index, ``len(code.names)`` for background
-    :param blue: ``(h, w)`` uint8
+    :param colours: ``(h, w, 3)`` uint8, from which ``pixels`` were read
     :param by_place: whether blue tells the place of an instance; otherwise one class and blue is one instance
     """
     background = len(code.names)
     levels = np.asarray(code.blue or (0,), np.float32)
-    level = np.zeros_like(kinds)
-    if len(levels) > 1:
-        nearest, costs = _level_costs(code.blue)
-        level = _vote(nearest[blue], costs, blue)
-    parts_map, parts = _parts(kinds, level, background, len(levels), min_area)
+    blue = colours[..., 2]
+    parts_map, parts = _parts(pixels, blue, code, min_area)
+    _fill(parts_map, parts, colours, code)
     _measure(parts_map, parts, blue, levels)
     if by_place:
         _join_by_place(parts_map, parts, levels)
@@ -100,57 +64,70 @@ def label_instances(
     return kind_of[instances], instances
 
 
-def _vote(choice: np.ndarray, costs: np.ndarray, index: np.ndarray) -> np.ndarray:
-    """Return the choice ``(h, w)`` uint8 after one round of votes of the eight neighbours.
-
-    A colour as far away as the code's closest two are apart (cost 1) outweighs all eight votes, so that only
-    what is neither on a colour of the code nor among its like need be looked at.
-
-    :param costs: ``(colours, choices)``, indexed by ``index`` of shape ``(h, w)``
-    """
-    cross = np.ones((3, 3), np.uint8)
-    open_ = cv2.dilate(choice, cross) != cv2.erode(choice, cross)
-    rows, columns = np.nonzero(open_)
-    if not len(rows):
-        return choice
-    padded = cv2.copyMakeBorder(choice, 1, 1, 1, 1, cv2.BORDER_REPLICATE)
-    count = costs.shape[1]
-    first = np.arange(len(rows)) * count
-    ballots = [
-        first + padded[rows + dy, columns + dx] for dy in range(3) for dx in range(3) if (dy, dx) != (1, 1)
-    ]
-    votes = np.bincount(np.concatenate(ballots), minlength=len(rows) * count).reshape(-1, count)
-    voted = choice.copy()
-    voted[rows, columns] = (costs[index[rows, columns]] * np.float32(8) - votes).argmin(1)
-    return voted
-
-
 def _parts(
-    kinds: np.ndarray, level: np.ndarray, background: int, levels: int, min_area: int
+    pixels: Pixels, blue: np.ndarray, code: ColourCodeConfig, min_area: int
 ) -> tuple[np.ndarray, list[_Part]]:
-    """Cut into parts; too small ones fall to what is around them. Part ``i`` is ``i + 1`` in the map."""
-    keys = np.where(kinds == background, 0, level).astype(np.uint16)
-    keys += kinds.astype(np.uint16) * np.uint16(levels)
-    counts = np.bincount(keys.ravel())
+    """Cut into parts. Part ``i`` is ``i + 1`` in the map; 0 is what belongs to none."""
+    background, levels = len(code.names), np.asarray(code.blue or (0,), np.float32)
+    keys = np.where(pixels.kinds == background, 0, pixels.level).astype(np.uint16)
+    keys += pixels.kinds.astype(np.uint16) * np.uint16(len(levels))
     parts_map = np.zeros(keys.shape, np.uint16)
     parts: list[_Part] = []
-    for key in np.flatnonzero(counts >= min_area).tolist():
-        mask = (keys == key).view(np.uint8)
-        left, top, width, height = cv2.boundingRect(mask)
-        window = np.s_[top : top + height, left : left + width]
-        count, numbered, stats, _ = cv2.connectedComponentsWithStats(mask[window], connectivity=8)
-        table = np.zeros(count, np.uint16)
-        for number in range(1, count):
-            if stats[number, cv2.CC_STAT_AREA] >= min_area:
-                parts.append(_Part(key // levels, key % levels, 0.0, 0.0, 0.0, len(parts)))
-                table[number] = len(parts)
+    for key in np.flatnonzero(np.bincount(keys.ravel()) >= min_area).tolist():
+        window, numbered, kept = _solid(keys == key, pixels.sure, min_area)
+        table = np.zeros(numbered.max() + 1, np.uint16)
+        for number in kept:
+            parts.append(_Part(*divmod(key, len(levels)), owner=len(parts)))
+            table[number] = len(parts)
         parts_map[window] += table[numbered]
-    for _ in range(min_area if parts else 0):
-        holes = parts_map == 0
-        if not holes.any():
-            break
-        np.copyto(parts_map, cv2.dilate(parts_map, np.ones((3, 3), np.uint8)), where=holes)
+    # Where blue is so noisy that no level holds together, an object keeps the level of its mean.
+    for kind in np.flatnonzero(np.bincount(pixels.kinds.ravel()) >= min_area).tolist():
+        window, numbered, kept = _solid(pixels.kinds == kind, pixels.confidence, min_area)
+        for number in kept:
+            region = numbered == number
+            if not parts_map[window][region].any():
+                level = int(np.abs(levels - blue[window][region].mean()).argmin())
+                parts.append(_Part(kind, level, owner=len(parts)))
+                parts_map[window][region] = len(parts)
     return parts_map, parts
+
+
+def _solid(
+    mask: np.ndarray, sure: np.ndarray, min_area: int
+) -> tuple[tuple[slice, slice], np.ndarray, list[int]]:
+    """Return the window of a mask, its components there, and which of them are neither small nor rims."""
+    mask = mask.view(np.uint8)
+    left, top, width, height = cv2.boundingRect(mask)
+    window = np.s_[top : top + height, left : left + width]
+    count, numbered, stats, _ = cv2.connectedComponentsWithStats(mask[window], connectivity=8)
+    area = stats[:, cv2.CC_STAT_AREA]
+    inner = np.bincount(numbered[cv2.erode(mask, np.ones((3, 3), np.uint8))[window] > 0], minlength=count)
+    total = np.bincount(numbered.ravel(), sure[window].ravel(), minlength=count)
+    keep = (area >= min_area) & ((inner >= _RIM_INSIDE * area) | (total >= _RIM_SURE * area))
+    return window, numbered, [n for n in range(1, count) if keep[n]]
+
+
+def _fill(parts_map: np.ndarray, parts: list[_Part], colours: np.ndarray, code: ColourCodeConfig) -> None:
+    """Give what belongs to no part to the neighbouring part of the nearest colour, from outside inwards."""
+    if not parts:
+        return
+    blue = code.blue or (0,)
+    empty = (*code.background, 0)
+    objects = [(*pair, level) for pair in code.red_green for level in blue]
+    kinds = [part.kind * len(blue) + part.level for part in parts]
+    own = np.asarray([empty, *(objects[k] if k < len(objects) else empty for k in kinds)], np.float32)
+    open_rows, open_columns = np.nonzero(parts_map == 0)
+    while len(open_rows):
+        padded = cv2.copyMakeBorder(parts_map, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
+        around = np.stack(
+            [padded[open_rows + dy, open_columns + dx] for dy in range(3) for dx in range(3)], axis=1
+        )
+        away = ((own[around] - colours[open_rows, open_columns, None].astype(np.float32)) ** 2).sum(-1)
+        away[around == 0] = np.inf
+        best = away.argmin(1)
+        reached = np.isfinite(away[np.arange(len(best)), best])
+        parts_map[open_rows, open_columns] = around[np.arange(len(best)), best]
+        open_rows, open_columns = open_rows[~reached], open_columns[~reached]
 
 
 def _measure(parts_map: np.ndarray, parts: list[_Part], blue: np.ndarray, levels: np.ndarray) -> None:
