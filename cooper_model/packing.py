@@ -6,7 +6,7 @@ form a tree: each names the earlier ones that it sees, so several continuations 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
@@ -96,7 +96,7 @@ def pack(samples: Sequence[Sequence[Segment]], config: CooperConfig, multiple: i
     mask = torch.eye(width, dtype=torch.bool).repeat(batch, 1, 1)
     images: dict[str, dict[int, Tensor]] = {'vision': {}, 'latents': {}}
     noisy: list[int] = []
-    for row, (segments, places) in enumerate(zip(samples, laid)):
+    for row, (segments, places) in enumerate(zip(samples, laid, strict=True)):
         columns = [_columns(place, width_u) for place in places]
         starts = _positions(segments)
         for number, segment in enumerate(segments):
@@ -212,16 +212,17 @@ def _embed_latents(model: Cooper, images: PackedImages, times: Tensor) -> list[T
     for grid in set(images.grids):
         numbers = [n for n, other in enumerate(images.grids) if other == grid]
         stacked = torch.stack([images.latents[n] for n in numbers])
-        for n, rows in zip(numbers, model.embed_latents(stacked, grid, times[numbers])):
+        for n, rows in zip(numbers, model.embed_latents(stacked, grid, times[numbers]), strict=True):
             found[n] = rows
     return found
 
 
-def _by_shape(pictures: Sequence[Tensor], run) -> list[Tensor]:  # noqa: ANN001
+def _by_shape(pictures: Sequence[Tensor], run: Callable[[list[Tensor]], Tensor]) -> list[Tensor]:
+    """Run pictures of one shape together."""
     found: list[Tensor] = [torch.empty(0)] * len(pictures)
     for shape in {picture.shape for picture in pictures}:
         numbers = [n for n, picture in enumerate(pictures) if picture.shape == shape]
-        for n, rows in zip(numbers, run([pictures[n] for n in numbers])):
+        for n, rows in zip(numbers, run([pictures[n] for n in numbers]), strict=True):
             found[n] = rows
     return found
 

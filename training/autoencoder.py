@@ -90,7 +90,7 @@ def main() -> None:
         target = crops(pictures, batch // 3, rng)
         error = (model.decode(model.encode(target)).float() - target).unflatten(0, (3, -1))
         parts = (error.abs() + error.square()).flatten(1).mean(1)
-        named = {f'pixels/{kind}': part for kind, part in zip(KINDS, parts)}
+        named = {f'pixels/{kind}': part for kind, part in zip(KINDS, parts, strict=True)}
         return {'total': (parts * weights).sum(), **named}
 
     held_out = as_tensor(pictures[:, -HELD_OUT:])
@@ -99,7 +99,7 @@ def main() -> None:
     def evaluate(step: int) -> dict[str, float]:
         error = (model.decode(model.encode(held_out)) - held_out).unflatten(0, (3, -1))
         mse = error.square().flatten(1).mean(1) / 4
-        psnr = {f'psnr/{kind}': float(-10 * m.log10()) for kind, m in zip(KINDS, mse)}
+        psnr = {f'psnr/{kind}': float(-10 * m.log10()) for kind, m in zip(KINDS, mse, strict=True)}
         relative = error[1].mean(1).abs() / (held_out.unflatten(0, (3, -1))[1].mean(1) + 1).clamp_min(0.05)
         return {**psnr, 'depth/abs_rel': float(relative.mean())}
 

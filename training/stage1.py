@@ -83,7 +83,8 @@ class Stage1:
         records = [self.scenes.records[int(n)] for n in numbers]
         described = settings.describe_weight > 0
         samples = [
-            self.segments(row, describe(record.visible, record.up) if described else None) for row, record in enumerate(records)
+            self.segments(row, describe(record.visible, record.up) if described else None)
+            for row, record in enumerate(records)
         ]
         vision = vision_pixels([record.image for record in records], self.model.device)
         clean = [self.latents.get(numbers, kind) for kind in MODALITIES]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -162,7 +163,7 @@ class TorchBackend(Backend[Context]):
         grid = (height // stride, width // stride)
         x = self._tensor(noise)
         times = timesteps(sampler.num_timesteps, sampler.shift)
-        for t, t_next in zip(times, times[1:]):
+        for t, t_next in pairwise(times):
             x = euler_step(x, self.guided_velocity(guidance, x, grid, t, sampler), t, t_next)
             if t_next > 0:
                 yield None

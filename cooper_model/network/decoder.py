@@ -116,11 +116,11 @@ class DecoderLayer(nn.Module):
 
     def forward(self, streams: Streams, turn: Rotary, attend: Attend, layer: int) -> Streams:
         attention = self.self_attn
-        present = [(x, suffix) for x, suffix in zip(streams, SUFFIXES) if x is not None]
+        present = [(x, suffix) for x, suffix in zip(streams, SUFFIXES, strict=True) if x is not None]
         projected = [
             attention.project(getattr(self, 'input_layernorm' + suffix)(x), suffix) for x, suffix in present
         ]
-        q, k, v = (_join(parts) for parts in zip(*projected))
+        q, k, v = (_join(parts) for parts in zip(*projected, strict=True))
         mixed = attend(layer, rotate(q, turn), rotate(k, turn), v).flatten(2)
         done: dict[str, Tensor] = {}
         start = 0

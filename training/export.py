@@ -1,0 +1,36 @@
+"""Put a run's averaged weights into a checkpoint folder: ``python -m training.export --run runs/sft --out DIR``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+
+from cooper_model.checkpoint import save_checkpoint
+from cooper_model.config import CooperConfig
+from cooper_model.network.autoencoder import build_autoencoder
+from cooper_model.network.model import Cooper
+from cooper_model.prompts import FILE_NAME as PROMPTS
+from cooper_model.tokenizer import FILE_NAME as TOKENIZER
+from training.loop import load_average
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('--run', required=True)
+    parser.add_argument('--autoencoder', default='runs/autoencoder')
+    parser.add_argument('--architecture', type=Path, default=Path('training/configs/nano'))
+    parser.add_argument('--out', type=Path, required=True)
+    arguments = parser.parse_args()
+    config = CooperConfig.load(arguments.architecture)
+    model, autoencoder = Cooper(config), build_autoencoder(config.autoencoder)
+    load_average(arguments.run, model)
+    load_average(arguments.autoencoder, autoencoder)
+    files = [arguments.architecture / name for name in (PROMPTS, TOKENIZER)]
+    save_checkpoint(arguments.out, model, autoencoder, dtype=torch.float16, files=files)
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,236 @@
+"""Stage 2a, supervised interleaved reasoning: questions with thoughts, maps and answers, in all four modes.
+
+``python -m training.sft --config training/configs/nano/sft.yaml``. Starts from stage 1. Several conversations about one
+image are trained at once, as branches that share its tokens. The text loss falls on the model's own texts alone;
+``map_weight`` keeps the flow loss of stage 1 going, also in the contexts in which a reasoning model draws.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cooper_model.config import CooperConfig
+from cooper_model.grammar import format_turn
+from cooper_model.network.autoencoder import build_autoencoder
+from cooper_model.network.model import Cooper
+from cooper_model.packing import PackedImages, Segment, pack, packed_forward
+from cooper_model.perception import colour_relative
+from cooper_model.prompts import Prompts, question_text
+from cooper_model.tokenizer import Tokenizer
+from cooper_model.types import Modality, Mode
+from cooper_sim.questions import Question, ask_questions
+from cooper_sim.records import Record
+from training.compiled import compile_layers, eager
+from training.data import Pictures, SimulatedScenes
+from training.describe import REQUEST, describe
+from training.evaluation import HELD_OUT, evaluate_answers, evaluate_maps, request_ids
+from training.latents import LatentCache
+from training.loop import LoopConfig, Run, load_average, read_config
+from training.losses import draw_times, flow_loss, mix, text_loss
+from training.segments import model_text, user_text
+from training.stage1 import MODALITIES, vision_pixels
+from training.traces import PLANS, answering_turn, looking_turn
+
+SHARED = (0, 1)  # the camera image's latent and ViT segments, first in every sample
+
+
+@dataclass(frozen=True)
+class SftConfig:
+    """What is trained on.
+
+    :param batch: scenes a step
+    :param modes: mode of each conversation about a scene, with its probability; one is drawn for each entry
+    :param shift: time shift of the maps
+    :param map_weight: weight of the flow loss, 0 for none
+    :param listed_choices: probability that the choices of a question are listed below it
+    """
+
+    batch: int
+    modes: tuple[Mapping[str, float], ...]
+    shift: float
+    map_weight: float = 1.0
+    listed_choices: float = 0.5
+
+
+@dataclass
+class Sample:
+    """One scene's segments, and the pictures that they name, while they are put together."""
+
+    record: Record
+    pictures: Pictures
+    first_vision: int
+    first_latent: int
+    segments: list[Segment] = field(default_factory=list)
+    vision: list[np.ndarray] = field(default_factory=list)
+    drawn: list[Modality] = field(default_factory=list)
+
+    def add(self, segment: Segment) -> int:
+        """Append a segment; returns its index."""
+        self.segments.append(segment)
+        return len(self.segments) - 1
+
+    def show(self, picture: np.ndarray, sees: tuple[int, ...], grid: tuple[int, int]) -> int:
+        """Append a ViT segment of a picture."""
+        self.vision.append(picture)
+        return self.add(Segment('vision', sees, image=self.first_vision + len(self.vision) - 1, grid=grid))
+
+    def draw(self, modality: Modality, sees: tuple[int, ...], grid: tuple[int, int]) -> None:
+        """Append a map being generated."""
+        self.drawn.append(modality)
+        self.add(Segment('noise', sees, image=self.first_latent + len(self.drawn), grid=grid))
+
+
+class Sft:
+    """Builds batches and their loss."""
+
+    def __init__(self, model: Cooper, scenes: SimulatedScenes, latents: LatentCache, folder: Path) -> None:
+        self.model, self.scenes, self.latents = model, scenes, latents
+        self.config = model.config
+        self.prompts, self.tokenizer = Prompts.load(folder), Tokenizer.load(folder)
+        height, width = scenes.records[0].ids.shape
+        self.grid = (height // self.config.latent_stride, width // self.config.latent_stride)
+        patch = self.config.vision.patch_size
+        self.vision_grid = (height // patch, width // patch)
+
+    def loss(self, numbers: np.ndarray, settings: SftConfig, rng: np.random.Generator) -> Mapping[str, Tensor]:
+        """Return the loss on scenes ``numbers``."""
+        samples: list[Sample] = []
+        vision = latents = 0
+        for number in numbers:
+            sample = self.sample(self.scenes.records[int(number)], settings, rng, vision, latents)
+            vision += len(sample.vision)
+            latents += 1 + len(sample.drawn)
+            samples.append(sample)
+        device = self.model.device
+        owner = torch.tensor([n for n, sample in enumerate(samples) for _ in sample.drawn])
+        kind = [modality for sample in samples for modality in sample.drawn]
+        targets = {name: self.latents.get(numbers, name) for name in ('image', *MODALITIES)}
+        clean = torch.stack([targets[name][n] for n, name in zip(owner, kind, strict=True)]).to(device)
+        noise = torch.randn_like(clean)
+        times = draw_times(len(clean), settings.shift).to(device)
+        noisy = mix(clean, noise, times)
+        images, all_times = [], []
+        for n in range(len(samples)):
+            own = owner == n
+            images += [targets['image'][n].to(device), *noisy[own]]
+            all_times += [0.0, *times[own].tolist()]
+        batch = pack([sample.segments for sample in samples], self.config, 32)
+        shown = vision_pixels([picture for sample in samples for picture in sample.vision], device)
+        output = packed_forward(
+            self.model, batch, PackedImages(shown, images, all_times, [self.grid] * len(images))
+        )
+        maps = flow_loss(output.velocities, clean, noise)
+        text = text_loss(self.model, output.understanding, batch.labels.to(device))
+        return {'total': text + settings.map_weight * maps, 'text': text, 'maps': maps}
+
+    def sample(
+        self, record: Record, settings: SftConfig, rng: np.random.Generator, vision: int, latents: int
+    ) -> Sample:
+        """Return one scene with a conversation for every entry of ``settings.modes``."""
+        sample = Sample(record, self.scenes.pictures_of(record), vision, latents)
+        sample.add(Segment('latents', (), image=latents, grid=self.grid))
+        sample.show(record.image, (0,), self.vision_grid)
+        questions = ask_questions(record, rng, len(settings.modes))
+        for choices, question in zip(settings.modes, questions, strict=False):
+            names = list(choices)
+            weights = np.array([choices[name] for name in names])
+            mode = names[int(rng.choice(len(names), p=weights / weights.sum()))]
+            listed = rng.random() < settings.listed_choices
+            text = question_text(question.text, question.choices if listed else ())
+            if mode == 'describe':
+                asked = self._user(sample, REQUEST, SHARED)
+                self._model(sample, describe(record.visible, record.up), (*SHARED, asked))
+            else:
+                self._converse(sample, mode, question, text)
+        if not sample.drawn:
+            for modality in MODALITIES:
+                asked = self._user(sample, self.prompts.request(modality), SHARED)
+                sample.draw(modality, (*SHARED, asked), self.grid)
+        return sample
+
+    def _converse(self, sample: Sample, mode: Mode, question: Question, text: str) -> None:
+        """Add one question and all that follows it, just as a reasoner would."""
+        if mode in ('direct', 'text'):
+            seen: tuple[int, ...] = ()
+            if self.prompts.system(mode):
+                seen = (self._user(sample, self.prompts.system(mode), ()),)
+            seen = (*seen, sample.show(sample.record.image, seen, self.vision_grid))
+        else:
+            seen = SHARED
+        seen = (*seen, self._user(sample, text, seen))
+        given = 0
+        if mode == 'perception':
+            for modality in MODALITIES:
+                seen = (*seen, self._user(sample, self.prompts.request(modality), seen))
+                seen = (*seen, self._show_map(sample, modality, seen))
+            given = len(self.tokenizer.encode(self.prompts.forced_answer))
+        look = PLANS[question.category].look
+        if mode == 'auto' and look is not None:
+            body = self.prompts.request(look)
+            body = body[body.index('>') + 1 : body.rindex('<')]
+            seen = (*seen, self._model(sample, format_turn(looking_turn(look, body)), seen))
+            sample.draw(look, seen, self.grid)
+            seen = (*seen, self._show_map(sample, look, seen))
+            seen = (*seen, self._user(sample, self.prompts.reflection, seen))
+        thinks = mode in ('auto', 'text')
+        turn = answering_turn(question, sample.record, thinks)
+        written = format_turn(turn) if thinks else format_turn(turn).removeprefix('<think></think>')
+        self._model(sample, written, seen, given)
+
+    def _show_map(self, sample: Sample, modality: Modality, sees: tuple[int, ...]) -> int:
+        if modality == 'depth':
+            picture = colour_relative(sample.pictures.depth[..., 0].astype(np.float32) / 255)
+        else:
+            picture = sample.pictures.segmentation
+        return sample.show(picture, sees, self.vision_grid)
+
+    def _user(self, sample: Sample, text: str, sees: tuple[int, ...]) -> int:
+        return sample.add(user_text(self.tokenizer.encode(text), sees, self.config.tokens))
+
+    def _model(self, sample: Sample, text: str, sees: tuple[int, ...], given: int = 0) -> int:
+        return sample.add(model_text(self.tokenizer.encode(text), sees, self.config.tokens, given))
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('--config', required=True)
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO)
+    settings = read_config(arguments.config)
+    folder = Path(settings['architecture'])
+    config = CooperConfig.load(folder)
+    scenes = SimulatedScenes(settings['scenes'], config)
+    autoencoder = build_autoencoder(config.autoencoder)
+    load_average(settings['autoencoder'], autoencoder)
+    used = min(settings['limit'], len(scenes) - HELD_OUT)
+    latents = LatentCache(settings['latents'], scenes, autoencoder, used)
+    model = Cooper(config)
+    load_average(settings['start'], model)
+    run = Run(model, LoopConfig(**settings['loop']), settings['out'])
+    stage = Sft(model, scenes, latents, folder)
+    data = SftConfig(**settings['stage'])
+
+    def loss(step: int, rng: np.random.Generator) -> Mapping[str, Tensor]:
+        return stage.loss(rng.integers(0, used, data.batch), data, rng)
+
+    def evaluate(step: int) -> Mapping[str, float]:
+        with eager(model):
+            maps = evaluate_maps(model, autoencoder, scenes, request_ids(stage.prompts, stage.tokenizer))
+            return maps | evaluate_answers(model, autoencoder, scenes, folder)
+
+    if settings.get('compile'):
+        compile_layers(model)
+    run.train(loss, evaluate)
+
+
+if __name__ == '__main__':
+    main()
