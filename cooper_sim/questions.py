@@ -6,6 +6,7 @@ within their margin. The wanted answer is drawn before the objects, so that no a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -25,6 +26,7 @@ MIN_AREA = 64 / (128 * 96)  # smallest visible area that is asked about, as a sh
 HIDDEN, WHOLE = 0.75, 0.93  # visible fraction below which a thing is partly hidden, above which it is not
 # How often the rarer answer is sought: it is there in fewer scenes.
 SEEK_HIDDEN = 0.75
+COMMON_DISTANCE = 1.15  # of things from the camera [m]
 
 
 @dataclass(frozen=True)
@@ -204,7 +206,11 @@ def _metric_distance(view: _View) -> Question | None:
     if not things:
         return None
     thing = view.one(things)
-    return _number(view, 'metric_distance', 'metric_distance', geometry.camera_distance(thing), (thing,))
+    distance = geometry.camera_distance(thing)
+    # Thin out the middle of the range, where one constant answer would be right too often.
+    if not view.coin(0.25 + abs(math.log(distance / COMMON_DISTANCE)) / 0.4):
+        return None
+    return _number(view, 'metric_distance', 'metric_distance', distance, (thing,))
 
 
 def _metric_separation(view: _View) -> Question | None:
