@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import QoSProfile
 
 from cooper_ros.parameters import Parameters
 from cooper_ros.pipeline import Pipeline
+
+_REMINDER_SECONDS = 30.0
 
 
 class Diagnostics:
@@ -20,16 +23,22 @@ class Diagnostics:
     :ivar problem: why the node could not be configured; empty where it could
     """
 
-    def __init__(self, node: LifecycleNode, parameters: Parameters, pipeline: Pipeline) -> None:
+    def __init__(
+        self, node: LifecycleNode, parameters: Parameters, pipeline: Pipeline, active: Callable[[], bool]
+    ) -> None:
         self.problem = ''
         self._node = node
         self._parameters = parameters
         self._pipeline = pipeline
+        self._active = active
         self._failed = 0
         self._received = 0
+        self._undecodable = 0
         self._publisher = node.create_publisher(DiagnosticArray, '/diagnostics', QoSProfile(depth=10))
         self._period = parameters['diagnostics_period']
-        node.create_timer(self._period, self._publish, callback_group=MutuallyExclusiveCallbackGroup())
+        # A steady clock: simulated time may stand still, and that is worth telling.
+        group, clock = MutuallyExclusiveCallbackGroup(), Clock(clock_type=ClockType.STEADY_TIME)
+        node.create_timer(self._period, self._publish, callback_group=group, clock=clock)
 
     def _publish(self) -> None:
         message = DiagnosticArray()
@@ -50,17 +59,25 @@ class Diagnostics:
         rate = (counts.received - self._received) / self._period
         self._received = counts.received
         level, text = DiagnosticStatus.OK, 'images arrive'
-        if age is None:
-            level, text = DiagnosticStatus.STALE, 'no image yet; start a camera, or remap image_raw to its topic'
+        if not self._active():
+            level, text = DiagnosticStatus.STALE, 'the node is not active'
+        elif age is None:
+            level, text = DiagnosticStatus.STALE, f'no image on {frames.image_topic} yet; start a camera, or remap it'
+        elif counts.undecodable > self._undecodable:
+            level, text = DiagnosticStatus.ERROR, frames.last_error
         elif 0 < oldest < age:
             level, text = DiagnosticStatus.STALE, f'no image for {age:.1f} s; check the camera'
         elif frames.camera_info is None:
-            level, text = DiagnosticStatus.WARN, 'no camera_info, so no metres; remap camera_info'
+            level, text = DiagnosticStatus.WARN, 'no camera_info, so objects have no metres; remap camera_info'
+        self._undecodable = counts.undecodable
+        if level == DiagnosticStatus.STALE and self._active():
+            self._node.get_logger().warning(text, throttle_duration_sec=_REMINDER_SECONDS)
         values = {
             'received': counts.received,
             'used': counts.used,
             'dropped': counts.dropped,
             'undecodable': counts.undecodable,
+            'lost in transport': counts.lost,
             'rate [Hz]': f'{rate:.2f}',
             'age of newest [s]': '' if age is None else f'{age:.3f}',
         }

@@ -49,16 +49,20 @@ class FrameCounts:
     """How many frames arrived, and what became of them: ``received = used + dropped + (1 if one waits)``.
 
     :ivar undecodable: of those used, how many could not be decoded
+    :ivar lost: how many the middleware lost before they arrived, where it can tell
     """
 
     received: int = 0
     used: int = 0
     dropped: int = 0
     undecodable: int = 0
+    lost: int = 0
 
 
 class FrameStore:
     """A short history of images, the camera's calibration, and depth images where there are any. Thread-safe.
+
+    :ivar last_error: why the last undecodable frame could not be decoded
 
     :param image_topic, info_topic: where the messages come from, to be named in errors
     :param notify: told, once a change, why calibration or depth cannot be used
@@ -81,13 +85,13 @@ class FrameStore:
         self._depths: deque[Image] = deque(maxlen=HISTORY)
         self._info: CameraInfo | None = None
         self._counts = FrameCounts()
+        self.last_error = ''
         self._notified: dict[str, str] = {}
 
     def add_image(self, message: Any) -> None:
         """Store an ``Image`` or ``CompressedImage``."""
         with self._lock:
-            if self._images and not self._images[-1].used:
-                self._counts = replace(self._counts, dropped=self._counts.dropped + 1)
+            self._drop_waiting()
             self._counts = replace(self._counts, received=self._counts.received + 1)
             self._images.append(Received(message, self._clock()))
             _trim(self._images, lambda item: len(item.message.data))
@@ -105,9 +109,15 @@ class FrameStore:
     def clear(self) -> None:
         """Forget all messages, but not the counts."""
         with self._lock:
+            self._drop_waiting()
             self._images.clear()
             self._depths.clear()
             self._info = None
+
+    def add_lost(self, count: int) -> None:
+        """Count images that never arrived."""
+        with self._lock:
+            self._counts = replace(self._counts, lost=self._counts.lost + count)
 
     @property
     def counts(self) -> FrameCounts:
@@ -183,6 +193,10 @@ class FrameStore:
         )
         return frame_from_message(message, self._intrinsics(message.width, message.height) if same else None)
 
+    def _drop_waiting(self) -> None:
+        if self._images and not self._images[-1].used:
+            self._counts = replace(self._counts, dropped=self._counts.dropped + 1)
+
     def _take(self, item: Received) -> Frame:
         with self._lock:
             if not item.used:
@@ -192,10 +206,14 @@ class FrameStore:
                 self._counts = replace(counts, used=counts.used + 1, dropped=counts.dropped - late)
         try:
             frame = frame_from_message(item.message)
-        except ConversionError:
+        except ConversionError as error:
             with self._lock:
                 self._counts = replace(self._counts, undecodable=self._counts.undecodable + 1)
+                self.last_error = str(error)
             raise
+        if not frame.frame_id:
+            reason = 'images have no header.frame_id, so clouds and markers have no place; set it in the camera driver'
+            self._notify_once('frame_id', reason)
         height, width = frame.image.shape[:2]
         return replace(frame, intrinsics=self._intrinsics(width, height), depth=self._depth(item, width, height))
 

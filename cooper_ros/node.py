@@ -6,29 +6,41 @@ an executor thread, and the worker takes at most ``pipeline.CAPACITY`` requests,
 
 from __future__ import annotations
 
+import signal
 import sys
+import threading
 import traceback
+from collections.abc import Callable
 from typing import Any
 
 import rclpy
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.clock import Clock, ClockType
 from rclpy.exceptions import ParameterException
-from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
+from rclpy.executors import MultiThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.logging import get_logger
 from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+
+try:
+    from rclpy.event_handler import SubscriptionEventCallbacks
+except ImportError:  # Humble
+    from rclpy.qos_event import SubscriptionEventCallbacks
 
 from cooper_model.types import Frame, Modality
 from cooper_ros.diagnostics import Diagnostics
 from cooper_ros.frames import FrameStore
 from cooper_ros.parameters import Parameters
-from cooper_ros.pipeline import CAPACITY, Pipeline
+from cooper_ros.pipeline import CAPACITY, EXPECTED, Pipeline
 from cooper_ros.publishers import Perceived, Publishers
-from cooper_ros.requests import EXPECTED, Requests
+from cooper_ros.requests import Requests
 from cooper_ros.transport import make_room_for_images
 
 THREADS = CAPACITY + 6
 _THROTTLE_SECONDS = 5.0
+_SPIN_SECONDS = 0.2
 
 
 class CooperNode(LifecycleNode):
@@ -50,11 +62,11 @@ class CooperNode(LifecycleNode):
             self._frames, self._settings, self._publish, self._wanted, self._on_perception_error
         )
         self._requests = Requests(self, self._pipeline, lambda: self._active, self._show)
-        self._diagnostics = Diagnostics(self, self._settings, self._pipeline)
+        self._diagnostics = Diagnostics(self, self._settings, self._pipeline, lambda: self._active)
         if self._settings['autostart']:
-            self._autostart = self.create_timer(
-                0.01, self._start, callback_group=MutuallyExclusiveCallbackGroup()
-            )
+            # A steady clock: simulated time may not have begun.
+            group, clock = MutuallyExclusiveCallbackGroup(), Clock(clock_type=ClockType.STEADY_TIME)
+            self._autostart = self.create_timer(0.01, self._start, callback_group=group, clock=clock)
 
     def _start(self) -> None:
         self._autostart.cancel()
@@ -90,14 +102,13 @@ class CooperNode(LifecycleNode):
         )
         kind = CompressedImage if self._settings['image_transport'] == 'compressed' else Image
         self._frames.image_topic = self._image_topic()
-        for message_type, topic, callback in (
-            (kind, self._frames.image_topic, self._on_image),
-            (CameraInfo, 'camera_info', self._frames.add_camera_info),
-            (Image, 'depth_registered/image_rect', self._frames.add_depth),
+        for message_type, topic, callback, events in (
+            (kind, self._frames.image_topic, self._on_image, loss_events(self._frames.add_lost)),
+            (CameraInfo, 'camera_info', self._frames.add_camera_info, None),
+            (Image, 'depth_registered/image_rect', self._frames.add_depth, None),
         ):
-            self._camera.append(
-                self.create_subscription(message_type, topic, callback, quality, callback_group=self._camera_group)
-            )
+            options = {'callback_group': self._camera_group, 'event_callbacks': events}
+            self._camera.append(self.create_subscription(message_type, topic, callback, quality, **options))
         self._active = True
         self.get_logger().info(f'active: waits for images on {self._frames.image_topic}')
         return super().on_activate(state)
@@ -139,13 +150,21 @@ class CooperNode(LifecycleNode):
             self._outputs = None
         self._settings.configured = False
 
+    def close(self) -> None:
+        """End what runs: requests that wait, then the model."""
+        self._active = False
+        if self._requests is not None:
+            self._requests.stop()
+            self._pipeline.stop()
+
     def destroy_node(self) -> None:
         """End the worker before the publishers that it uses go."""
         if self._requests is not None:
+            self.close()
             self._requests.destroy()
+            self._requests = None
             self._unsubscribe()
             self._release()
-            self._requests = None
         super().destroy_node()
 
     # Between camera, pipeline and publishers
@@ -155,7 +174,10 @@ class CooperNode(LifecycleNode):
         self._pipeline.image_arrived()
 
     def _wanted(self) -> frozenset[Modality]:
-        return self._outputs.wanted() if self._outputs is not None else frozenset()
+        if self._outputs is None:
+            return frozenset()
+        points, markers = self._settings['publish_points'], self._settings['publish_markers']
+        return self._outputs.wanted(points=points, markers=markers)
 
     def _publish(self, perceived: Perceived) -> None:
         if self._outputs is not None and self._active:
@@ -173,36 +195,52 @@ class CooperNode(LifecycleNode):
         self.get_logger().error(text, throttle_duration_sec=_THROTTLE_SECONDS)
 
 
-def spin(node: CooperNode) -> None:
-    """Serve until shutdown. An exception that leaves a callback is logged, and the node goes on."""
+def loss_events(count: Callable[[int], None]) -> SubscriptionEventCallbacks:
+    """Return subscription events that tell how many messages the middleware lost."""
+    return SubscriptionEventCallbacks(message_lost=lambda info: count(info.total_count_change))
+
+
+def _spin(executor: MultiThreadedExecutor, node: CooperNode, stop: threading.Event, over: threading.Event) -> None:
+    """Serve until ``over``. An exception that leaves a callback is logged, and the node goes on."""
+    while node.context.ok() and not over.is_set():
+        try:
+            executor.spin_once(timeout_sec=_SPIN_SECONDS)
+        except Exception as error:  # noqa: BLE001 - logged
+            node.get_logger().error(f'a callback failed: {error}\n{traceback.format_exc()}')
+    stop.set()
+
+
+def run(node: CooperNode) -> None:
+    """Serve until SIGINT or SIGTERM, and end in order: requests, model, executor.
+
+    rclpy's own signal handlers would end the context first, under the feet of threads that still publish.
+    """
+    stop, over = threading.Event(), threading.Event()
     executor = MultiThreadedExecutor(num_threads=THREADS)
     executor.add_node(node)
-    try:
-        while rclpy.ok():
-            try:
-                executor.spin()
-            except Exception as error:  # noqa: BLE001 - logged
-                if isinstance(error, ExternalShutdownException):
-                    return
-                node.get_logger().error(f'a callback failed: {error}\n{traceback.format_exc()}')
-    finally:
-        executor.shutdown(timeout_sec=1.0)
+    thread = threading.Thread(target=_spin, args=(executor, node, stop, over), name='executor')
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    thread.start()
+    stop.wait()
+    node.close()
+    over.set()
+    thread.join()
+    executor.shutdown(timeout_sec=5.0)
 
 
 def main(args: list[str] | None = None) -> None:
     """Run the node until it is interrupted."""
     make_room_for_images()
-    rclpy.init(args=args)
+    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     try:
         try:
             node = CooperNode()
         except ParameterException as error:
-            rclpy.logging.get_logger('cooper').fatal(str(error))
+            get_logger('cooper').fatal(str(error))
             sys.exit(1)
         try:
-            spin(node)
-        except KeyboardInterrupt:
-            node.get_logger().info('interrupted')
+            run(node)
         finally:
             node.destroy_node()
     finally:

@@ -22,16 +22,29 @@ from cooper_model.types import (
     Relation,
     SceneObject,
 )
-from cooper_ros.frames import FrameStore
+from cooper_ros.encodings import ConversionError
+from cooper_ros.frames import FrameStore, NoFrame
 from cooper_ros.parameters import MODALITIES, Parameters
 from cooper_ros.publishers import Perceived
-from cooper_ros.worker import Closed, InferenceWorker, Job, Stop
+from cooper_ros.worker import Busy, Closed, InferenceWorker, Job, Stop
 
 if TYPE_CHECKING:
     from cooper_model.config import CooperConfig
     from cooper_model.reasoner import Reasoner
 
 CAPACITY = 8
+
+
+class BadQuestion(ValueError):
+    """The question cannot be asked; the text names what is wrong with it."""
+
+
+class QueryTimeout(TimeoutError):
+    """The parameter query_timeout was too short for a question."""
+
+
+# What a request may meet in ordinary life. Everything else is a fault of the node, and is logged with its traceback.
+EXPECTED = (BadQuestion, ConversionError, NoFrame, Busy, Closed, QueryTimeout, Cancelled)
 _POLL_SECONDS = 0.05
 # A camera that is a little early must not lose every other frame.
 _EARLY = 0.1
@@ -39,12 +52,17 @@ _EARLY = 0.1
 
 @dataclass(frozen=True)
 class Question:
-    """One question about one frame. An empty ``mode`` stands for the parameter ``default_mode``."""
+    """One question about one frame.
+
+    :param mode: empty stands for the parameter ``default_mode``
+    :param live: the frame is the camera's, so that what is perceived in it is worth publishing
+    """
 
     frame: Frame
     text: str
     choices: tuple[str, ...] = ()
     mode: str = ''
+    live: bool = False
 
 
 @dataclass(frozen=True)
@@ -71,7 +89,7 @@ class _Last:
 class Pipeline:
     """Runs the model for the node: continuously on the newest frame, and on request.
 
-    :param publish: takes each continuously perceived frame, in the worker's thread
+    :param publish: takes each perceived frame, in the worker's thread
     :param wanted: which maps somebody listens to
     :param on_error: told of every failure of the continuous perception
     """
@@ -155,8 +173,12 @@ class Pipeline:
         self._publish(self._perceive(reasoner, frame, modalities, stop))
 
     def _fail(self, error: Exception) -> None:
-        self.counts = replace(self.counts, failed=self.counts.failed + 1, last_error=str(error))
+        self._count_failure(error)
         self._on_error(error)
+
+    def _count_failure(self, error: Exception) -> None:
+        if not isinstance(error, EXPECTED):
+            self.counts = replace(self.counts, failed=self.counts.failed + 1, last_error=repr(error))
 
     def _perceive(
         self, reasoner: Reasoner, frame: Frame, modalities: tuple[Modality, ...], stop: Stop
@@ -197,53 +219,65 @@ class Pipeline:
 
         :param on_event: takes each event, in the worker's thread
         :param stop: asked regularly; once it is true the work ends within one model step
-        :raises ValueError: the model does not take the question
+        :raises BadQuestion: the model does not take the question
         :raises Cancelled: ``stop`` became true
         :raises Busy, Closed: the worker does not take the question
-        :raises TimeoutError: no answer within query_timeout
+        :raises QueryTimeout: no answer within query_timeout
         """
         mode = question.mode or self._parameters['default_mode']
         if mode not in MODES:
-            raise ValueError(f'mode {mode!r} is unknown; expected {", ".join(MODES)}, or nothing for the default')
+            raise BadQuestion(f'mode {mode!r} is unknown; expected {", ".join(MODES)}, or nothing for the default')
 
         def work(reasoner: Reasoner, cancelled: Stop) -> Answer:
             began = time.monotonic()
-            answer = None
-            self._apply_settings(reasoner)
-            events = reasoner.ask(
-                question.frame,
-                question.text,
-                mode=mode,
-                choices=question.choices,
-                seed=self._parameters['seed'],
-                cancelled=cancelled,
-            )
-            for event in events:
-                on_event(event)
-                if isinstance(event, AnswerReady):
-                    answer = event.answer
-            if answer is None:
-                raise RuntimeError('the reasoner ended without an answer; please report this')
+            answer = self._answer(reasoner, replace(question, mode=mode), on_event, cancelled)
             seconds = time.monotonic() - began
             self.counts = replace(self.counts, answered=self.counts.answered + 1, answer_seconds=seconds)
-            objects, relations = self._large(answer.objects, answer.relations)
-            return replace(answer, objects=objects, relations=relations)
+            if question.live:
+                self._publish_answer(question.frame, answer)
+            return answer
 
         return self._finish(self._submit(work), stop)
+
+    def _answer(
+        self, reasoner: Reasoner, question: Question, on_event: Callable[[Event], None], stop: Stop
+    ) -> Answer:
+        self._apply_settings(reasoner)
+        settings = {'mode': question.mode, 'choices': question.choices, 'seed': self._parameters['seed']}
+        try:
+            events = reasoner.ask(question.frame, question.text, **settings, cancelled=stop)
+        except ValueError as error:
+            raise BadQuestion(str(error)) from error
+        answer = None
+        for event in events:
+            on_event(event)
+            if isinstance(event, AnswerReady):
+                answer = event.answer
+        if answer is None:
+            raise RuntimeError('the reasoner ended without an answer')
+        objects, relations = self._large(answer.objects, answer.relations)
+        return replace(answer, objects=objects, relations=relations)
+
+    def _publish_answer(self, frame: Frame, answer: Answer) -> None:
+        """Publish what was perceived for an answer, unless something newer was published already."""
+        newer = self._last is not None and self._last.perceived.frame.stamp_ns > frame.stamp_ns
+        if not newer and (answer.depth or answer.segmentation):
+            self._publish(Perceived(frame, answer.depth, answer.segmentation, answer.objects, answer.relations))
 
     def perceived(self, stop: Stop) -> Perceived:
         """Return depth, segmentation and relations of the newest frame, made now unless there are fresh ones.
 
         :raises NoFrame, ConversionError: there is no frame to perceive
-        :raises Cancelled, Busy, Closed, TimeoutError: as in :meth:`ask`
+        :raises Cancelled, Busy, Closed, QueryTimeout: as in :meth:`ask`
         """
         last = self._last
         if last is not None and self._fresh(last):
             return last.perceived
 
         def work(reasoner: Reasoner, cancelled: Stop) -> Perceived:
-            frame = self.newest()
-            return self._perceive(reasoner, frame, MODALITIES, cancelled)
+            perceived = self._perceive(reasoner, self.newest(), MODALITIES, cancelled)
+            self._publish(perceived)
+            return perceived
 
         return self._finish(self._submit(work), stop)
 
@@ -271,7 +305,7 @@ class Pipeline:
                 job.cancel()
             elif time.monotonic() > deadline:
                 job.cancel()
-                raise TimeoutError(
+                raise QueryTimeout(
                     f'no answer within query_timeout {timeout:g} s; raise query_timeout, or make the model '
                     'faster (fewer sampler.num_timesteps, mode direct)'
                 )
@@ -279,8 +313,6 @@ class Pipeline:
             return job.future.result()
         except concurrent.futures.CancelledError as error:
             raise Cancelled('cancelled before its turn') from error
-        except (Cancelled, Closed):
-            raise
         except Exception as error:
-            self.counts = replace(self.counts, failed=self.counts.failed + 1, last_error=str(error))
+            self._count_failure(error)
             raise

@@ -108,11 +108,15 @@ class Publishers:
             self._node.destroy_lifecycle_publisher(publisher)
         self._publishers.clear()
 
-    def wanted(self) -> frozenset[Modality]:
-        """Return the maps that somebody subscribes to, directly or through what is made of them."""
+    def wanted(self, *, points: bool = True, markers: bool = True) -> frozenset[Modality]:
+        """Return the maps that somebody subscribes to, directly or through what is made of them.
+
+        :param points, markers: whether ~/points and ~/markers may be published
+        """
+        silent = {name for name, allowed in (('points', points), ('markers', markers)) if not allowed}
         modalities: set[Modality] = set()
         for name in self._publishers:
-            if not self._heard(name):
+            if name in silent or not self._heard(name):
                 continue
             if name in _NEEDS_BOTH:
                 modalities |= {'depth', 'segmentation'}
@@ -130,11 +134,14 @@ class Publishers:
         :param points, markers: whether ~/points and ~/markers may be published
         """
         header = header_of(perceived.frame)
-        self._last = perceived
+        if perceived.segmentation is not None:
+            self._last = perceived
         if perceived.depth is not None:
             self._publish_depth(perceived.frame, perceived.depth, header, points)
         if perceived.segmentation is not None:
             self._publish_segmentation(perceived.frame, perceived.segmentation, header)
+        if perceived.segmentation is None:
+            return
         if self._heard('scene'):
             self._publishers['scene'].publish(scene_message(perceived.objects, perceived.relations, header))
         if markers:

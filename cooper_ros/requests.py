@@ -11,7 +11,6 @@ import threading
 import traceback
 import uuid
 from collections.abc import Callable
-from concurrent.futures import CancelledError
 from typing import Any
 
 from rclpy.action import ActionServer, CancelResponse, GoalResponse
@@ -24,7 +23,6 @@ from std_srvs.srv import SetBool
 from cooper_model.types import (
     Answer,
     AnswerReady,
-    Cancelled,
     Event,
     Frame,
     ImageReady,
@@ -40,12 +38,9 @@ from cooper_ros.conversions import (
     relation_message,
     stamp_to_ns,
 )
-from cooper_ros.frames import NoFrame
-from cooper_ros.pipeline import Pipeline, Question
-from cooper_ros.worker import Busy, Closed
+from cooper_ros.pipeline import EXPECTED, Pipeline, Question
+from cooper_ros.worker import Closed
 
-# What a request may meet in ordinary life: told to the asker, not worth a traceback.
-EXPECTED = (ValueError, NoFrame, Busy, Closed, TimeoutError, Cancelled, CancelledError)
 RESULT_SECONDS = 300
 
 
@@ -119,9 +114,13 @@ class Requests:
             result_timeout=RESULT_SECONDS,
         )
 
+    def stop(self) -> None:
+        """End the requests that wait or run, and let the askers know."""
+        self._stopping.set()
+
     def destroy(self) -> None:
         """Remove the action; rclpy removes services with their node."""
-        self._stopping.set()
+        self.stop()
         self._action.destroy()
 
     def _report(self, what: str, error: Exception) -> str:
@@ -158,7 +157,8 @@ class Requests:
         self._require_active()
         frame = self._frame(request)
         message.header = header_of(frame)
-        question = Question(frame, request.question, tuple(request.choices), request.mode)
+        live = is_empty(request.image)
+        question = Question(frame, request.question, tuple(request.choices), request.mode, live)
         answer = self._pipeline.ask(question, lambda event: on_event(event, frame), stop)
         fill_answer(message, answer, frame)
         self._show(answer.text, frame)

@@ -18,6 +18,8 @@ ModelT = TypeVar('ModelT')
 ResultT = TypeVar('ResultT')
 Stop = Callable[[], bool]
 
+_CLOSED = 'the model was unloaded before the question was answered; configure and activate the node and ask again'
+
 
 class Busy(RuntimeError):
     """Too many jobs are waiting already."""
@@ -133,7 +135,7 @@ class InferenceWorker(Generic[ModelT]):
         with self._changed:
             self._changed.wait_for(lambda: self._closing or self._jobs or self._wanted)
             if self._closing:
-                raise Closed('the node was deactivated before the question had its turn; activate it and ask again')
+                raise Closed(_CLOSED)
             if self._jobs:
                 self._running = self._jobs.popleft()
                 return self._running
@@ -166,7 +168,8 @@ class InferenceWorker(Generic[ModelT]):
             if job.future.set_running_or_notify_cancel():
                 job.future.set_result(job.work(model, lambda: job.cancelled or self._closing))
         except Exception as error:  # noqa: BLE001 - handed to whoever waits for the job
-            job.future.set_exception(error)
+            ended = self._closing and not job.cancelled and isinstance(error, Cancelled)
+            job.future.set_exception(Closed(_CLOSED) if ended else error)
         finally:
             with self._changed:
                 self._running = None

@@ -126,7 +126,6 @@ class Probe:
         subscription = self.node.create_subscription(
             kind, topic, messages.append, QoSProfile(depth=10, durability=durability)
         )
-        messages.clear()
         return Collected(messages, lambda: self.node.destroy_subscription(subscription))
 
     def set_parameters(self, **values):
@@ -168,6 +167,10 @@ class Collected:
     def next(self, matches=lambda message: True, what='message'):
         """Wait for the next message that matches."""
         self.messages.clear()
+        return self.wait(matches, what)
+
+    def wait(self, matches=lambda message: True, what='message'):
+        """Return the first message that matches, of those that came or will come."""
         return wait_for(lambda: next((m for m in list(self.messages) if matches(m)), None), what)
 
 

@@ -62,9 +62,12 @@ def action(probe):
 @pytest.fixture
 def slow(probe):
     """Make each map take many steps, so that there is time to do something meanwhile."""
-    assert probe.set_parameters(sampler__num_timesteps=1000)[0].successful
+    names = ('sampler__num_timesteps', 'sampler__image_scale', 'sampler__text_scale')
+    for result in probe.set_parameters(**dict(zip(names, (1000, 2.0, 4.0), strict=True))):
+        assert result.successful, result.reason
     yield
-    assert probe.set_parameters(sampler__num_timesteps=0)[0].successful
+    for result in probe.set_parameters(**dict(zip(names, (0, 0.0, 0.0), strict=True))):
+        assert result.successful, result.reason
 
 
 def query(probe, **request):
@@ -292,7 +295,10 @@ def test_the_node_answers_others_while_a_question_runs(probe, camera, action, sl
 
 
 def test_goals_wait_for_their_turn_and_too_many_are_told_busy(probe, camera, action, slow, tools):
-    goals = [ask(probe, action) for _ in range(9)]
+    goal = Ask.Goal(question=QUESTION, mode='perception')
+    sent = [action.send_goal_async(goal) for _ in range(9)]
+    goals = [probe.wait(future, 'goal response') for future in sent]
+    assert all(goal.accepted for goal in goals)
     results = [goal.get_result_async() for goal in goals]
     refused = tools.wait_for(lambda: next((r for r in results if r.done()), None), 'one goal to end').result()
     assert refused.status == GoalStatus.STATUS_ABORTED
@@ -346,6 +352,21 @@ def test_relations_are_perceived_on_demand(probe, camera):
         response = probe.call(GetRelations, 'get_relations', GetRelations.Request())
         assert response.success, response.message
         assert stamp_to_ns(response.header.stamp) >= newest - 10**9
+    finally:
+        assert probe.set_parameters(perception_rate=10.0)[0].successful
+
+
+def test_maps_made_for_a_question_or_on_demand_are_published(probe, camera):
+    assert probe.set_parameters(perception_rate=0.0)[0].successful
+    try:
+        with probe.collect(Image, 'depth/color') as colours, probe.collect(SceneGraph, 'scene') as scenes:
+            response = query(probe, mode='perception')
+            published = colours.wait(lambda image: image.header == response.header)
+            assert published.data == response.depth_color.data
+            relations = probe.call(GetRelations, 'get_relations', GetRelations.Request())
+            scene = scenes.wait(lambda scene: scene.header == relations.header)
+            assert scene.relations == relations.relations
+            assert scene.objects == relations.objects
     finally:
         assert probe.set_parameters(perception_rate=10.0)[0].successful
 
