@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,6 @@ import torch
 from cooper_model.config import CooperConfig
 from cooper_model.network.autoencoder import build_autoencoder
 from cooper_model.network.model import Cooper
-
-SHARED = Path(os.environ.get('COOPER_SHARED', Path(__file__).parents[3] / 'shared'))
 
 
 @pytest.fixture(scope='module')
@@ -27,18 +24,15 @@ def full_size() -> dict[str, torch.nn.Module]:
         }
 
 
-def listing(name: str) -> dict[str, Any]:
-    path = SHARED / 'spec' / 'tensors' / f'{name}.json'
-    if not path.is_file():
-        pytest.skip(f'{path} is not here; set COOPER_SHARED to the folder that holds spec/tensors')
-    return json.loads(path.read_text(encoding='utf-8'))
+def listing(shared: Path, name: str) -> dict[str, Any]:
+    return json.loads((shared / 'spec' / 'tensors' / f'{name}.json').read_text(encoding='utf-8'))
 
 
 @pytest.mark.parametrize(('name', 'count'), [('bagel_7b_mot_tensors', 1223), ('ae_tensors', 244)])
 def test_every_published_tensor_has_its_name_and_shape(
-    full_size: dict[str, torch.nn.Module], name: str, count: int
+    shared: Path, full_size: dict[str, torch.nn.Module], name: str, count: int
 ) -> None:
-    expected = {tensor: tuple(shape) for tensor, (shape, _) in listing(name)['tensors'].items()}
+    expected = {tensor: tuple(shape) for tensor, (shape, _) in listing(shared, name)['tensors'].items()}
     found = {tensor: tuple(value.shape) for tensor, value in full_size[name].state_dict().items()}
     assert len(expected) == count
     assert found == expected
@@ -60,8 +54,8 @@ def test_nothing_is_allocated(full_size: dict[str, torch.nn.Module]) -> None:
         assert {value.device.type for value in module.state_dict().values()} == {'meta'}
 
 
-def test_the_published_settings_are_the_defaults(tmp_path: Path) -> None:
-    settings = listing('bagel_7b_mot_tensors')['meta']['config']
+def test_the_published_settings_are_the_defaults(shared: Path, tmp_path: Path) -> None:
+    settings = listing(shared, 'bagel_7b_mot_tensors')['meta']['config']
     for name in ('llm', 'vit'):
         (tmp_path / f'{name}_config.json').write_text(json.dumps(settings[name]), encoding='utf-8')
     assert CooperConfig.load(tmp_path) == CooperConfig()
