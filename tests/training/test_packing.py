@@ -1,0 +1,124 @@
+"""Packed sequences against the cached contexts of inference: two paths to one answer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from cooper_model import transforms
+from cooper_model.backends.base import Guidance
+from cooper_model.backends.torch import TorchBackend
+from cooper_model.packing import IGNORE, PackedImages, Segment, pack, packed_forward
+from tests.random_checkpoint import write_random_checkpoint
+from training.segments import model_text, user_text
+
+GRID = (3, 4)
+QUESTION, ANSWER = (20, 21, 22), (30, 31)
+
+
+@pytest.fixture(scope='module')
+def backend(tmp_path_factory: pytest.TempPathFactory) -> TorchBackend:
+    folder = write_random_checkpoint(tmp_path_factory.mktemp('checkpoint'))
+    return TorchBackend.load(folder, device='cpu', dtype=torch.float32)
+
+
+@pytest.fixture(scope='module')
+def image() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
+
+
+@torch.no_grad()
+def test_a_branching_pack_equals_separate_contexts(backend: TorchBackend, image: np.ndarray) -> None:
+    tokens = backend.config.tokens
+    latents = transforms.latent_tokens(backend.encode_image(image), 2)[0]
+    pixels = torch.from_numpy(transforms.normalise(image))
+    noisy = torch.from_numpy(backend.noise(48, 64, 3))
+    segments = [
+        Segment('latents', (), image=0, grid=GRID),
+        Segment('vision', (0,), image=0, grid=GRID),
+        user_text(QUESTION, (0, 1), tokens),
+        Segment('noise', (0, 1, 2), image=1, grid=GRID),
+        user_text(QUESTION[:1], (0, 1), tokens),
+        model_text(ANSWER, (0, 1, 4), tokens),
+    ]
+    # A second, shorter sample forces padding.
+    batch = pack([segments, [user_text(QUESTION, (), tokens)]], backend.config, multiple=8)
+    times = [0.0, 0.7]
+    pictures = PackedImages([pixels], [latents, noisy], times, [GRID, GRID])
+    output = packed_forward(backend.model, batch, pictures)
+
+    context = backend.new_context()
+    backend.append_image(context, image, latents=True, vision=True)
+    asked = context.fork()
+    backend.append_text(asked, QUESTION)
+    expected = backend.velocity([asked], noisy, GRID, 0.7)[0]
+    torch.testing.assert_close(output.velocities[0], expected, atol=2e-5, rtol=2e-5)
+
+    other = context.fork()
+    backend.append_text(other, QUESTION[:1])
+    hidden = backend._feed_text(other, [tokens.start, *ANSWER, tokens.end])[0]
+    start = sum(2 if s.kind in ('latents', 'noise') else s.tokens for s in segments[:5])
+    torch.testing.assert_close(output.understanding[0, start : start + len(hidden)], hidden, atol=2e-5, rtol=2e-5)
+
+    alone = backend._feed_text(backend.new_context(), [tokens.start, *QUESTION, tokens.end])[0]
+    torch.testing.assert_close(output.understanding[1, : len(alone)], alone, atol=2e-5, rtol=2e-5)
+
+
+def test_labels_are_the_next_tokens_of_the_models_own_text(backend: TorchBackend) -> None:
+    tokens = backend.config.tokens
+    batch = pack([[user_text(QUESTION, (), tokens), model_text(ANSWER, (0,), tokens, given=1)]], backend.config)
+    user = [IGNORE] * (len(QUESTION) + 2)
+    assert batch.labels[0].tolist() == [*user, IGNORE, ANSWER[1], tokens.end, IGNORE]
+
+
+def test_positions_count_an_image_once_and_noise_not_at_all(backend: TorchBackend) -> None:
+    tokens = backend.config.tokens
+    chain = [
+        user_text(QUESTION, (), tokens),
+        Segment('vision', (0,), image=0, grid=GRID),
+        Segment('noise', (0, 1), image=0, grid=GRID),
+        user_text(ANSWER, (0, 1), tokens),
+    ]
+    positions = pack([chain], backend.config).positions[0].tolist()
+    vision = 5 + GRID[0] * GRID[1] + 2
+    assert positions[:5] == [0, 1, 2, 3, 4]
+    assert set(positions[5:vision]) == {5}
+    assert set(positions[vision : vision + 2]) == {6}
+    assert positions[vision + 2 : vision + 6] == [6, 7, 8, 9]
+
+
+@torch.no_grad()
+def test_guidance_branches_in_one_batch_equal_single_runs(backend: TorchBackend, image: np.ndarray) -> None:
+    full, no_image = backend.new_context(), backend.new_context()
+    backend.append_image(full, image, latents=True, vision=True)
+    no_text = full.fork()
+    backend.append_text(full, QUESTION)
+    backend.append_text(no_image, QUESTION)
+    noisy = torch.from_numpy(backend.noise(48, 64, 1))
+    guidance = Guidance(full, no_text, no_image)
+    together = backend.velocity([guidance.full, guidance.no_text, guidance.no_image], noisy, GRID, 0.5)
+    for row, context in enumerate((full, no_text, no_image)):
+        torch.testing.assert_close(together[row], backend.velocity([context], noisy, GRID, 0.5)[0], atol=2e-5, rtol=1e-4)
+    assert (together[0] - together[1]).abs().max() > 1e-3
+
+
+def test_batched_decoding_equals_single(backend: TorchBackend, image: np.ndarray) -> None:
+    def contexts() -> list:
+        first, second = backend.new_context(), backend.new_context()
+        backend.append_text(first, QUESTION)
+        backend.append_image(second, image, latents=False, vision=True)
+        backend.append_text(second, ANSWER)
+        return [first, second]
+
+    single = [[token.id for token in backend.decode(context, max_tokens=12)] for context in contexts()]
+    rows = contexts()
+    batched = backend.decode_batch(rows, max_tokens=12)
+    assert [[token.id for token in row] for row in batched] == single
+    lone = contexts()
+    for context in lone:
+        list(backend.decode(context, max_tokens=12))
+    assert [len(context) for context in rows] == [len(context) for context in lone]
+    assert [context.position for context in rows] == [context.position for context in lone]
