@@ -19,7 +19,7 @@ from cooper_model.config import ColourCodeConfig
 
 _PLACE_TOLERANCE = 0.25
 _LEAN = 0.4
-_RIM_SURE = 0.75
+_RIM_SURE = 0.9
 _RIM_INSIDE = 0.05
 
 
@@ -82,7 +82,7 @@ def _parts(
         parts_map[window] += table[numbered]
     # Where blue is so noisy that no level holds together, an object keeps the level of its mean.
     for kind in np.flatnonzero(np.bincount(pixels.kinds.ravel()) >= min_area).tolist():
-        window, numbered, kept = _solid(pixels.kinds == kind, pixels.confidence, min_area)
+        window, numbered, kept = _solid(pixels.kinds == kind, np.zeros_like(pixels.sure), min_area)
         for number in kept:
             region = numbered == number
             if not parts_map[window][region].any():

@@ -91,6 +91,31 @@ def test_segmentation_survives_noise(seed):
     assert len(large) <= len(np.unique(found.instances)) - 1 <= instances.max()
 
 
+@pytest.mark.parametrize('seed', range(6))
+def test_the_rims_that_blur_leaves_are_no_objects(seed):
+    labels, instances = scene(seed, count=4)
+    clean = perception.encode_segmentation(labels, instances, CODE)
+    blurred = cv2.GaussianBlur(clean.astype(np.float32), (0, 0), 1.0) / 255
+    found = perception.segmentation(blurred, labels.shape, CODE)
+    large = [n for n in np.unique(instances[instances > 0]) if (instances == n).sum() >= 64]
+    true = np.where(np.isin(instances, large), instances, 0)
+    assert min(ious(true, found.instances)) > 0.7
+    assert found.instances.max() <= len(large) + 1
+    assert (found.labels == labels).mean() > 0.97
+
+
+def test_blue_too_noisy_for_levels_loses_no_object():
+    labels = np.full((HEIGHT, WIDTH), UNLABELLED, np.uint8)
+    labels[20:70, 30:90] = 4
+    instances = (labels == 4).astype(np.uint16)
+    clean = perception.encode_segmentation(labels, instances, CODE)
+    noise = np.random.default_rng(0).normal(0, 60, labels.shape)
+    picture = clean.astype(np.float32)
+    picture[..., 2] += noise * (labels == 4)
+    found = perception.segmentation(as_picture(np.clip(picture, 0, 255)), labels.shape, CODE)
+    assert ious(instances, found.instances)[0] > 0.9
+
+
 def test_instances_of_one_class_are_told_apart():
     labels = np.full((HEIGHT, WIDTH), UNLABELLED, np.uint8)
     instances = np.zeros((HEIGHT, WIDTH), np.uint16)
