@@ -39,7 +39,7 @@ class CameraNode(Node):
         self.parameters: CameraParameters = declare(self)
         reliable = self.parameters.reliability == 'reliable'
         policy = ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT
-        qos = QoSProfile(depth=5, reliability=policy)
+        qos = QoSProfile(depth=10, reliability=policy)
         self._publishers_by_role = {
             'image': self.create_publisher(Image, 'image_raw', qos),
             'compressed': self.create_publisher(CompressedImage, 'image_raw/compressed', qos),

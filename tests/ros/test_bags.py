@@ -157,9 +157,8 @@ def test_a_truncated_bag_is_told_and_never_crashes(tmp_path, storage, part):
             scribe.image('/color', index * SECOND, size=(64, 48))
     file = path if storage == 'ros1' else next(entry for entry in path.iterdir() if entry.suffix != '.yaml')
     file.write_bytes(file.read_bytes()[: int(file.stat().st_size * part)])
-    with pytest.raises(BagError, match=f'bag {path} is truncated.*copy it again'):
-        with CameraBag(path) as bag:
-            list(bag.messages())
+    with pytest.raises(BagError, match=f'bag {path} is truncated.*copy it again'), CameraBag(path) as bag:
+        list(bag.messages())
 
 
 def test_garbage_inside_a_message_is_told(tmp_path):
