@@ -46,7 +46,7 @@ def bench(
     if save is not None and random is None:
         raise typer.BadParameter('--save needs --random')
     used = set_threads(threads)
-    if random is None and checkpoint is None:
+    if random is None and _is_nano(checkpoint):
         workload, runner, figures = _nano(backend.value, device, threads, repeats, seed, ros)
     else:
         workload = random or 'checkpoint'
@@ -66,6 +66,12 @@ def bench(
     else:
         say(table(('figure', 'median'), [(name, f'{value:.4g}') for name, value in figures.items()]))
         say(', '.join(f'{name} {record[name]}' for name in ('machine', 'device', 'dtype', 'threads', 'date')))
+
+
+def _is_nano(checkpoint: Path | None) -> bool:
+    from cooper_model.loading import default_checkpoint
+
+    return checkpoint is None or checkpoint.resolve() == default_checkpoint().resolve()
 
 
 def _random(size: str, seed: int, device: str | None, save: Path | None) -> Backend:
