@@ -34,6 +34,7 @@ class Diagnostics:
         self._failed = 0
         self._received = 0
         self._undecodable = 0
+        self._perceived = 0
         self._publisher = node.create_publisher(DiagnosticArray, '/diagnostics', QoSProfile(depth=10))
         self._period = parameters['diagnostics_period']
         # A steady clock: simulated time may stand still, and that is worth telling.
@@ -95,10 +96,13 @@ class Diagnostics:
         elif counts.failed > self._failed:
             level, text = DiagnosticStatus.ERROR, f'failed: {counts.last_error}'
         self._failed = counts.failed
+        rate = max(0, counts.perceived - self._perceived) / self._period
+        self._perceived = counts.perceived
         values = {
             'backend': self._parameters['backend'],
             'perception': 'enabled' if self._pipeline.enabled else 'disabled',
             'perceived': counts.perceived,
+            'perception rate [Hz]': f'{rate:.2f}',
             'preempted': worker.preempted if worker else 0,
             'answered': counts.answered,
             'failed': counts.failed,

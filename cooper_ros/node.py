@@ -11,6 +11,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import rclpy
@@ -25,9 +26,9 @@ from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 try:
-    from rclpy.event_handler import SubscriptionEventCallbacks
+    from rclpy.event_handler import SubscriptionEventCallbacks, UnsupportedEventTypeError
 except ImportError:  # Humble
-    from rclpy.qos_event import SubscriptionEventCallbacks
+    from rclpy.qos_event import SubscriptionEventCallbacks, UnsupportedEventTypeError
 
 from cooper_model.types import Frame, Modality
 from cooper_ros.diagnostics import Diagnostics
@@ -102,13 +103,18 @@ class CooperNode(LifecycleNode):
         )
         kind = CompressedImage if self._settings['image_transport'] == 'compressed' else Image
         self._frames.image_topic = self._image_topic()
-        for message_type, topic, callback, events in (
-            (kind, self._frames.image_topic, self._on_image, loss_events(self._frames.add_lost)),
-            (CameraInfo, 'camera_info', self._frames.add_camera_info, None),
-            (Image, 'depth_registered/image_rect', self._frames.add_depth, None),
+        for message_type, topic, callback in (
+            (kind, self._frames.image_topic, self._on_image),
+            (CameraInfo, 'camera_info', self._frames.add_camera_info),
+            (Image, 'depth_registered/image_rect', self._frames.add_depth),
         ):
-            options = {'callback_group': self._camera_group, 'event_callbacks': events}
-            self._camera.append(self.create_subscription(message_type, topic, callback, quality, **options))
+            subscribe = partial(self.create_subscription, message_type, topic, callback, quality)
+            events = _loss_events(self._frames.add_lost) if callback == self._on_image else None
+            try:
+                subscription = subscribe(callback_group=self._camera_group, event_callbacks=events)
+            except UnsupportedEventTypeError:
+                subscription = subscribe(callback_group=self._camera_group)
+            self._camera.append(subscription)
         self._active = True
         self.get_logger().info(f'active: waits for images on {self._frames.image_topic}')
         return super().on_activate(state)
@@ -195,7 +201,7 @@ class CooperNode(LifecycleNode):
         self.get_logger().error(text, throttle_duration_sec=_THROTTLE_SECONDS)
 
 
-def loss_events(count: Callable[[int], None]) -> SubscriptionEventCallbacks:
+def _loss_events(count: Callable[[int], None]) -> SubscriptionEventCallbacks:
     """Return subscription events that tell how many messages the middleware lost."""
     return SubscriptionEventCallbacks(message_lost=lambda info: count(info.total_count_change))
 

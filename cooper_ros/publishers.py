@@ -6,6 +6,7 @@ import importlib
 from dataclasses import dataclass
 from typing import Any
 
+import cv2
 import numpy as np
 from rclpy.lifecycle import LifecycleNode, LifecyclePublisher
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
@@ -80,8 +81,8 @@ def _vision_msgs() -> Any | None:
 
 def overlay(image: np.ndarray, segmentation: Segmentation) -> np.ndarray:
     """Return the image with the drawn colours mixed in where there are objects, ``(height, width, 3)`` uint8."""
-    mixed = image * (1 - _OVERLAY_WEIGHT) + segmentation.color * _OVERLAY_WEIGHT
-    return np.where(segmentation.instances[:, :, None] > 0, mixed, image).astype(np.uint8)
+    mixed = cv2.addWeighted(image, 1 - _OVERLAY_WEIGHT, segmentation.color, _OVERLAY_WEIGHT, 0)
+    return np.where(segmentation.instances[:, :, None] > 0, mixed, image)
 
 
 class Publishers:

@@ -152,16 +152,19 @@ class InferenceWorker(Generic[ModelT]):
             self.ready.set_exception(error)
             return
         self.ready.set_result(model)
-        while True:
-            try:
+        try:
+            while True:
                 job = self._next()
-            except Closed as closed:
-                self._fail_waiting(closed)
-                return
-            if job is None:
-                self._run_background(model)
-            else:
-                self._run_job(model, job)
+                if job is None:
+                    self._run_background(model)
+                else:
+                    self._run_job(model, job)
+        except Closed:
+            pass
+        finally:
+            with self._changed:
+                self._closing = True
+            self._fail_waiting(Closed(_CLOSED))
 
     def _run_job(self, model: ModelT, job: Job[ModelT, Any]) -> None:
         try:

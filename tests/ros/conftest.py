@@ -16,7 +16,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 60.0
-WIDTH, HEIGHT = 160, 120
+WIDTH, HEIGHT = 161, 121
 
 try:
     import rclpy

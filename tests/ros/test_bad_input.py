@@ -128,6 +128,15 @@ def test_broken_image_of_a_request(probe, camera, picture, kind):
     assert query(probe).success
 
 
+@pytest.mark.parametrize('shape', [(1, 1), (1, 300), (300, 1), (3, 2)])
+def test_images_of_extreme_shape_are_answered(probe, camera, shape):
+    image = image_message(np.full((*shape, 3), 99, np.uint8), 'rgb8', Header())
+    response = probe.call(Query, 'query', Query.Request(question=QUESTION, mode='perception', image=image))
+    assert response.success, response.message
+    assert (response.depth_color.height, response.depth_color.width) == shape
+    assert query(probe).success
+
+
 @pytest.mark.parametrize('value', [math.nan, 0.0])
 def test_intrinsics_without_meaning_cost_the_metres_alone(probe, node, camera, tools, value):
     process, _ = node

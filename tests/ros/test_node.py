@@ -247,6 +247,29 @@ def test_a_question_may_bring_its_own_image(probe, camera):
     assert (response.depth_color.height, response.depth_color.width) == (45, 61)
 
 
+def padded(pixels, encoding):
+    rows = np.ascontiguousarray(pixels).reshape(len(pixels), -1)
+    rows = np.pad(rows, ((0, 0), (0, 13)))
+    image = Image(encoding=encoding, height=pixels.shape[0], width=pixels.shape[1], step=rows.shape[1])
+    image.data = array.array('B', rows.tobytes())
+    return image
+
+
+def test_one_picture_in_any_encoding_gives_one_answer(probe, camera, picture):
+    opaque = np.full((*picture.shape[:2], 1), 255, np.uint8)
+    forms = {
+        'rgb8': picture,
+        'bgr8': picture[..., ::-1],
+        '8UC3': picture[..., ::-1],
+        'rgba8': np.dstack([picture, opaque]),
+        'bgra8': np.dstack([picture[..., ::-1], opaque]),
+    }
+    responses = [query(probe, mode='perception', image=padded(form, encoding)) for encoding, form in forms.items()]
+    assert all(response.success for response in responses)
+    assert len({response.answer for response in responses}) == 1
+    assert len({response.depth_color.data.tobytes() for response in responses}) == 1
+
+
 def ask(probe, action, mode='perception', feedback=None):
     goal = probe.wait(
         action.send_goal_async(Ask.Goal(question=QUESTION, mode=mode), feedback_callback=feedback), 'goal response'
