@@ -99,7 +99,8 @@ class Writer:
         prompt = self.text('P')
         run, n = self.naive.run([prompt]), len(prompt.rows)
         logits, ids, last = self.naive.greedy([prompt], 7)
-        angles = torch.arange(n)[:, None] * CONFIG.decoder.rope_theta ** (-torch.arange(0, 12, 2).double() / 12)
+        d = CONFIG.decoder
+        angles = torch.arange(n)[:, None] * d.rope_theta ** (-torch.arange(0, d.head_dim, 2).double() / d.head_dim)
         ids_in = [CONFIG.tokens.start, *PROMPTS['P'], CONFIG.tokens.end]
         tensors = {
             'input_ids': ids_in, 'position_ids': list(range(n)), 'embeddings': prompt.rows,
