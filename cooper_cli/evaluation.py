@@ -120,7 +120,9 @@ class Evaluator:
         start = time.perf_counter()
         images = 0
         answer = None
-        events = self._reasoner.ask(frame, question.text, mode=mode, choices=question.choices, seed=self._seed)
+        # Yes and no need no list; the options of a multiple-choice question are listed below it.
+        choices = question.choices if question.form == 'choice' else ()
+        events = self._reasoner.ask(frame, question.text, mode=mode, choices=choices, seed=self._seed)
         for event in events:
             images += isinstance(event, ImageReady)
             if isinstance(event, AnswerReady):
