@@ -22,12 +22,14 @@ def run(
     stream: bool = True,
     json: bool = False,
     timeout: float = 60.0,
+    namespace: str = '',
 ) -> None:
     """Ask the node ``cooper`` of this ROS domain by its action and print what it says.
 
     :param out: folder for the generated images
     :param stream: print thoughts as they come
     :param timeout: longest wait for node and answer together [s]
+    :param namespace: of the node
     :raises RuntimeError: there is no node, no reply in time, or the node cannot answer; the text says why
     """
     from cooper_cli.pictures import make_folder
@@ -36,7 +38,7 @@ def run(
     if out is not None:
         make_folder(out)
     teller = _Teller(note if json else say if stream else None)
-    with CooperClient() as client:
+    with CooperClient(namespace=namespace) as client:
         reply = client.ask(Question(question, tuple(choices), mode), timeout, teller.hear)
     teller.flush()
     if not reply.success:

@@ -190,16 +190,16 @@ class CooperClient:
         listener = None
         if on_feedback is not None:
             listener = lambda message: on_feedback(_feedback(message.feedback))  # noqa: E731
-        goal = self._wait(
-            self._ask.send_goal_async(_filled(Ask.Goal(), question), feedback_callback=listener), timeout, 'ask'
-        )
-        if not goal.accepted:
-            raise ClientError(f'{self.target}/ask rejected the question; the log of the node says why')
+        sent = self._ask.send_goal_async(_filled(Ask.Goal(), question), feedback_callback=listener)
         try:
+            goal = self._wait(sent, timeout, 'ask')
+            if not goal.accepted:
+                raise ClientError(f'{self.target}/ask rejected the question; the log of the node says why')
             left = timeout - (time.monotonic() - started)
             outcome = self._wait(goal.get_result_async(), left, 'ask')
         except (NoReply, KeyboardInterrupt):
-            self._wait(goal.cancel_goal_async(), 5.0, 'ask')
+            # Nobody waits for the answer any more, so the model need not work on it.
+            sent.add_done_callback(_cancel)
             raise
         reply = _reply(outcome.result, time.monotonic() - started)
         if outcome.status == GoalStatus.STATUS_SUCCEEDED or not reply.success:
@@ -273,6 +273,12 @@ class CooperClient:
             self._executor.spin()
         except ExternalShutdownException:
             pass
+
+
+def _cancel(sent: Future) -> None:
+    goal = sent.result()
+    if goal is not None and goal.accepted:
+        goal.cancel_goal_async()
 
 
 def _filled(request: Any, question: Question) -> Any:

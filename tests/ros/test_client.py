@@ -107,3 +107,11 @@ def test_a_missing_node_is_named():
             client.query(Question('Anyone?'), timeout=0.2)
         with pytest.raises(ClientError, match='/far/away/copper'):
             client.ask(Question('Anyone?'), timeout=0.2)
+
+
+def test_a_question_given_up_is_cancelled_at_the_node(client, camera, node, tools):
+    began = len(node[0].text())
+    with pytest.raises(NoReply, match=f'{NAMESPACE}/cooper/ask did not reply within'):
+        client.ask(Question('What is that?', mode='perception'), timeout=0.02)
+    tools.wait_for(lambda: 'ask: cancelled' in node[0].text()[began:], 'the cancellation')
+    assert client.query(Question('And now?', mode='direct')).success

@@ -1,0 +1,74 @@
+"""``cooper node``, ``cooper camera`` and ``cooper ask``, each a process, as a user types them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip('rclpy')
+
+ROOT = Path(__file__).parents[2]
+# Another domain than that of the other tests: the command asks the node of the plain name.
+ENVIRONMENT = {**os.environ, 'ROS_DOMAIN_ID': str(1 + (int(os.environ['ROS_DOMAIN_ID']) + 50) % 100)}
+
+
+def start(log, *arguments):
+    command = [sys.executable, '-m', 'cooper_cli.main', *map(str, arguments)]
+    with open(log, 'w') as output:
+        return subprocess.Popen(command, cwd=ROOT, env=ENVIRONMENT, stdout=output, stderr=subprocess.STDOUT)
+
+
+def ask(*arguments):
+    command = [sys.executable, '-m', 'cooper_cli.main', 'ask', *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=120)
+
+
+@pytest.fixture(scope='module')
+def running(tmp_path_factory, random_checkpoint, tools):
+    folder = tmp_path_factory.mktemp('logs')
+    node = start(folder / 'node', 'node', '--checkpoint', random_checkpoint, '--rate', '0')
+    camera = start(folder / 'camera', 'camera', '--hold', '--seed', '3', '--rate', '5')
+    processes = {'node': node, 'camera': camera}
+    try:
+        for name, said in (('node', 'active: waits for images'), ('camera', 'playing')):
+            tools.wait_for(lambda name=name, said=said: said in (folder / name).read_text(), said, 90)
+        yield folder
+    finally:
+        for process in processes.values():
+            process.send_signal(signal.SIGINT)
+        statuses = {name: process.wait(60) for name, process in processes.items()}
+    assert statuses == {'node': 0, 'camera': 0}
+    assert 'Traceback' not in (folder / 'node').read_text() + (folder / 'camera').read_text()
+
+
+def test_asking_the_running_node(running, tmp_path):
+    done = ask('Which object is closest?', '--mode', 'perception', '--json', '--out', tmp_path)
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    assert {'answer', 'mode', 'thoughts', 'images', 'relations', 'timings'} <= set(said)
+    assert said['mode'] == 'perception'
+    assert [image['modality'] for image in said['images']] == ['depth', 'segmentation']
+    assert all(Path(image['path']).is_file() for image in said['images'])
+    assert said['frame_id'] == 'camera_optical_frame'
+    # Thoughts and pictures were told on the way, on the other stream.
+    assert '[depth finished]' in done.stderr
+
+
+def test_asking_in_plain_text(running):
+    done = ask('What is that?', '--mode', 'direct')
+    assert done.returncode == 0, done.stderr
+    assert 'Answer: ' in done.stdout
+
+
+def test_asking_where_no_node_is():
+    from cooper_cli import ask_ros
+    from cooper_ros.client import NodeUnreachable
+
+    with pytest.raises(NodeUnreachable, match='no node /nowhere/cooper after 0.3 s'):
+        ask_ros.run('Anyone?', stream=False, timeout=0.3, namespace='/nowhere')
