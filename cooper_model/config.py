@@ -216,7 +216,28 @@ def _read_json(path: Path, required: bool) -> dict[str, Any]:
     return value
 
 
+def _refuse_variants(llm: Mapping[str, Any], case: Mapping[str, Any]) -> None:
+    """Raise for architectures that BAGEL's configuration can name but no COOPER checkpoint uses."""
+    expected = {
+        'layer_module': 'Qwen2MoTDecoderLayer',
+        'vit_rope': False,
+        'interpolate_pos': False,
+        'connector_act': 'gelu_pytorch_tanh',
+    }
+    for name, value in expected.items():
+        found = case.get(name, value)
+        _require(found == value, f'case_config: {name} is {found!r}, only {value!r} is supported')
+    act = llm.get('hidden_act', 'silu')
+    _require(act == 'silu', f"llm_config: hidden_act is {act!r}, only 'silu' is supported")
+    head_dim = llm['hidden_size'] // llm['num_attention_heads']
+    _require(
+        llm.get('head_dim', head_dim) == head_dim,
+        f'llm_config: head_dim is {llm.get("head_dim")}, only hidden_size / num_attention_heads ({head_dim}) is supported',
+    )
+
+
 def _from_json(llm: Mapping[str, Any], vit: Mapping[str, Any], case: Mapping[str, Any]) -> CooperConfig:
+    _refuse_variants(llm, case)
     decoder = DecoderConfig(
         hidden_size=llm['hidden_size'],
         num_layers=llm['num_hidden_layers'],
