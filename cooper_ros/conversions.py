@@ -20,7 +20,7 @@ from cooper_ros.encodings import ConversionError, colour_from_compressed, colour
 
 NANOSECONDS = 1_000_000_000
 _DTYPES = {'rgb8': np.uint8, 'mono8': np.uint8, 'mono16': np.uint16, '16UC1': np.uint16, '32FC1': np.float32}
-_POINT = np.dtype([('x', '<f4'), ('y', '<f4'), ('z', '<f4'), ('rgb', '<u4')])
+_FIELDS = ('x', 'y', 'z', 'rgb')
 
 
 def stamp_to_ns(stamp: Time) -> int:
@@ -42,7 +42,7 @@ def header_of(frame: Frame) -> Header:
 def _bytes_of(values: np.ndarray) -> array.array:
     # rclpy takes an array of the right type as it is; any other sequence it checks element by element.
     data = array.array('B')
-    data.frombytes(values.tobytes())
+    data.frombytes(np.ascontiguousarray(values).view(np.uint8).data)
     return data
 
 
@@ -122,18 +122,17 @@ def point_cloud_message(points: np.ndarray, colours: np.ndarray, header: Header)
     :param colours: ``(height, width, 3)`` uint8 RGB
     """
     height, width = points.shape[:2]
-    cloud = np.empty((height, width), _POINT)
-    for axis, name in enumerate(('x', 'y', 'z')):
-        cloud[name] = points[:, :, axis]
-    red, green, blue = (colours[:, :, channel].astype(np.uint32) for channel in range(3))
-    cloud['rgb'] = red << 16 | green << 8 | blue
+    cloud = np.zeros((height, width, len(_FIELDS)), '<f4')
+    cloud[:, :, :3] = points
+    # A colour is the integer 0x00RRGGBB in the place of a float, so blue comes first.
+    cloud.view(np.uint8)[:, :, 12:15] = colours[:, :, ::-1]
     message = PointCloud2(header=header, height=height, width=width, is_bigendian=False, is_dense=False)
     message.fields = [
-        PointField(name=name, offset=_POINT.fields[name][1], datatype=PointField.FLOAT32, count=1)
-        for name in ('x', 'y', 'z', 'rgb')
+        PointField(name=name, offset=4 * place, datatype=PointField.FLOAT32, count=1)
+        for place, name in enumerate(_FIELDS)
     ]
-    message.point_step = _POINT.itemsize
-    message.row_step = _POINT.itemsize * width
+    message.point_step = 4 * len(_FIELDS)
+    message.row_step = message.point_step * width
     message.data = _bytes_of(cloud)
     return message
 

@@ -14,6 +14,7 @@ from rclpy.qos import QoSProfile
 from cooper_ros.parameters import Parameters
 from cooper_ros.pipeline import Pipeline
 
+_PATIENCE_SECONDS = 3.0
 _REMINDER_SECONDS = 30.0
 
 
@@ -34,6 +35,7 @@ class Diagnostics:
         self._failed = 0
         self._received = 0
         self._undecodable = 0
+        self._silent = 0.0
         self._perceived = 0
         self._publisher = node.create_publisher(DiagnosticArray, '/diagnostics', QoSProfile(depth=10))
         self._period = parameters['diagnostics_period']
@@ -71,7 +73,8 @@ class Diagnostics:
         elif frames.camera_info is None:
             level, text = DiagnosticStatus.WARN, 'no camera_info, so objects have no metres; remap camera_info'
         self._undecodable = counts.undecodable
-        if level == DiagnosticStatus.STALE and self._active():
+        self._silent = self._silent + self._period if level == DiagnosticStatus.STALE and self._active() else 0.0
+        if self._silent > _PATIENCE_SECONDS:
             self._node.get_logger().warning(text, throttle_duration_sec=_REMINDER_SECONDS)
         values = {
             'received': counts.received,

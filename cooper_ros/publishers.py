@@ -82,7 +82,7 @@ def _vision_msgs() -> Any | None:
 def overlay(image: np.ndarray, segmentation: Segmentation) -> np.ndarray:
     """Return the image with the drawn colours mixed in where there are objects, ``(height, width, 3)`` uint8."""
     mixed = cv2.addWeighted(image, 1 - _OVERLAY_WEIGHT, segmentation.color, _OVERLAY_WEIGHT, 0)
-    return np.where(segmentation.instances[:, :, None] > 0, mixed, image)
+    return cv2.copyTo(mixed, (segmentation.instances > 0).astype(np.uint8), image.copy())
 
 
 class Publishers:
