@@ -232,7 +232,7 @@ def _refuse_variants(llm: Mapping[str, Any], case: Mapping[str, Any]) -> None:
     head_dim = llm['hidden_size'] // llm['num_attention_heads']
     _require(
         llm.get('head_dim', head_dim) == head_dim,
-        f'llm_config: head_dim is {llm.get("head_dim")}, only hidden_size / num_attention_heads ({head_dim}) is supported',
+        f'llm_config: head_dim is {llm.get("head_dim")}, only {head_dim} (hidden size / heads) is supported',
     )
 
 

@@ -1,0 +1,107 @@
+"""Stage 2a trains on just the sequences that a reasoner meets, and its traces tell the truth."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from cooper_model.config import CooperConfig
+from cooper_model.grammar import parse_turn
+from cooper_model.network.autoencoder import build_autoencoder
+from cooper_model.network.model import Cooper
+from cooper_model.packing import IGNORE, Segment
+from cooper_model.prompts import Prompts
+from cooper_model.reasoner import Reasoner
+from cooper_model.tokenizer import Tokenizer
+from cooper_model.types import AnswerReady, Frame
+from cooper_sim.dataset import write_dataset
+from cooper_sim.questions import ask_questions
+from tests.model.scripted import ScriptedBackend
+from training.data import SimulatedScenes
+from training.latents import LatentCache
+from training.sft import Sft, SftConfig
+from training.traces import PLANS, answering_turn
+
+ARCHITECTURE = Path(__file__).parents[2] / 'training/configs/nano'
+
+
+@pytest.fixture(scope='module')
+def stage(tmp_path_factory: pytest.TempPathFactory) -> Sft:
+    folder = tmp_path_factory.mktemp('scenes')
+    write_dataset(folder, 6, 0, workers=1)
+    config = CooperConfig.load(ARCHITECTURE)
+    config = replace(config, decoder=replace(config.decoder, num_layers=1), vision=replace(config.vision, num_layers=1))
+    scenes = SimulatedScenes(folder, config)
+    torch.manual_seed(0)
+    latents = LatentCache(folder / 'latents.npy', scenes, build_autoencoder(config.autoencoder), len(scenes))
+    return Sft(Cooper(config), scenes, latents, ARCHITECTURE)
+
+
+def _branch(segments: list[Segment], last: int) -> list[Segment]:
+    return [segments[i] for i in segments[last].sees] + [segments[last]]
+
+
+@pytest.mark.parametrize('mode', ['auto', 'direct', 'text', 'perception'])
+def test_a_trained_branch_is_what_the_reasoner_feeds(stage: Sft, mode: str) -> None:
+    settings = SftConfig(batch=1, modes=({mode: 1.0},), shift=1.0, listed_choices=1.0)
+    checked = 0
+    for number in range(len(stage.scenes)):
+        record = stage.scenes.records[number]
+        sample = stage.sample(record, settings, np.random.default_rng(number), 0, 0)
+        question = ask_questions(record, np.random.default_rng(number), 1)[0]
+        told = [i for i, s in enumerate(sample.segments) if s.labels]
+        branch = _branch(sample.segments, told[-1])
+        words = [stage.tokenizer.decode(s.ids) if s.kind == 'text' else s.kind for s in branch]
+        forced = Prompts.load(ARCHITECTURE).forced_answer if mode == 'perception' else ''
+        script = [stage.tokenizer.decode(sample.segments[i].ids).removeprefix(forced) for i in told]
+        backend = ScriptedBackend(stage.config, stage.tokenizer, script)
+        reasoner = Reasoner(backend, Tokenizer.load(ARCHITECTURE), Prompts.load(ARCHITECTURE))
+        *_, last = reasoner.ask(Frame(record.image), question.text, mode=mode, choices=question.choices)
+        assert isinstance(last, AnswerReady)
+        assert last.answer.text == question.answer
+        final = max(backend.contexts, key=len)
+        assert [what if kind in ('text', 'said') else kind for kind, what in final] == words
+        checked += 1
+    assert checked == len(stage.scenes)
+
+
+def test_only_the_models_own_words_carry_loss(stage: Sft) -> None:
+    settings = SftConfig(batch=1, modes=({'auto': 1.0}, {'describe': 1.0}, {'perception': 1.0}), shift=1.0)
+    sample = stage.sample(stage.scenes.records[0], settings, np.random.default_rng(1), 0, 0)
+    end = stage.config.tokens.end
+    for segment in sample.segments:
+        if segment.labels:
+            learned = [label for label in segment.labels if label != IGNORE]
+            assert learned[-1] == end
+            assert list(segment.ids[-len(learned) :]) == learned
+
+
+def test_loss_reaches_both_experts_and_the_vision_tower(stage: Sft) -> None:
+    settings = SftConfig(batch=2, modes=({'auto': 1.0}, {'direct': 1.0}), shift=1.0)
+    torch.manual_seed(0)
+    parts = stage.loss(np.array([0, 1]), settings, np.random.default_rng(0))
+    parts['total'].backward()
+    missing = [name for name, p in stage.model.named_parameters() if p.grad is None]
+    stage.model.zero_grad()
+    assert not missing
+    assert float(parts['text'].detach()) > 1 and float(parts['maps'].detach()) > 0.5
+
+
+def test_traces_state_facts_and_the_true_answer(stage: Sft) -> None:
+    seen = set()
+    for number in range(len(stage.scenes)):
+        record = stage.scenes.records[number]
+        for question in ask_questions(record, np.random.default_rng(number), 12):
+            turn = answering_turn(question, record)
+            assert question.answer in turn.body
+            assert turn.thought.endswith('.')
+            if question.category == 'counting':
+                listed = 0 if turn.thought == 'none.' else turn.thought.count(';') + 1
+                assert listed == question.value
+            seen.add(question.category)
+            assert parse_turn(f'<think>{turn.thought}</think><answer>{turn.body}</answer>').thought == turn.thought
+    assert seen == set(PLANS)
