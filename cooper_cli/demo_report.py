@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -177,6 +178,17 @@ class Report:
         }
 
 
+def silent_topics(outputs: Mapping[str, int], kind: str) -> list[str]:
+    """Return the topics on which nothing came although something should have.
+
+    :param outputs: messages by topic
+    :param kind: of the camera source
+    """
+    # Metres and the camera's calibration are not to be had from every checkpoint and source.
+    optional = METRIC_OUTPUTS if kind == 'sim' else (*METRIC_OUTPUTS, 'depth/camera_info')
+    return [name for name, count in outputs.items() if not count and name not in optional]
+
+
 def check(report: Report) -> None:
     """Add to ``report.problems`` everything that a working system would have done otherwise.
 
@@ -186,9 +198,7 @@ def check(report: Report) -> None:
     if report.problems:
         return
     problems = report.problems
-    # Metres and the camera's calibration are not to be had from every checkpoint and source.
-    optional = METRIC_OUTPUTS if report.kind == 'sim' else (*METRIC_OUTPUTS, 'depth/camera_info')
-    silent = [name for name, count in report.outputs.items() if not count and name not in optional]
+    silent = silent_topics(report.outputs, report.kind)
     if silent:
         problems.append(f'nothing was published on {", ".join(silent)}')
     if report.foreign_headers:

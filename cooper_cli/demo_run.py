@@ -11,7 +11,7 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any
 
-from cooper_cli.demo_report import Asked, Report, check
+from cooper_cli.demo_report import Asked, Report, check, silent_topics
 from cooper_model.types import MODES
 from cooper_ros.client import ClientError, CooperClient, Question
 from cooper_ros.processes import ProcessFailed, RosProcess
@@ -21,7 +21,7 @@ from cooper_ros.watcher import Watcher
 START_SECONDS = 90.0
 FIRST_IMAGE_SECONDS = 30.0
 QUESTION_SECONDS = 40.0
-PAUSE_SECONDS = 0.5
+OUTPUT_SECONDS = 15.0
 LONGEST_RUN = 130.0
 # Seconds after which the diagnostics of both processes have come once more.
 SETTLE_SECONDS = 2.5
@@ -110,6 +110,7 @@ class Demo:
             )
         self._ask(client, watcher, alive, began)
         self._read_relations(client)
+        watcher.wait_for(lambda: not silent_topics(watcher.output_counts, kind), OUTPUT_SECONDS, alive)
         left = LONGEST_RUN - (time.monotonic() - began)
         if kind != 'sim' and not watcher.wait_for(lambda: _played(watcher), left, alive):
             self.tell('the recording is longer than the run')
@@ -154,9 +155,8 @@ class Demo:
         def model() -> dict[str, str]:
             return watcher.status('cooper: model')
 
-        client.wait_until_there(START_SECONDS)
         end = time.monotonic() + START_SECONDS
-        while client.state() != 'active':
+        while not client.is_there() or client.state() != 'active':
             alive()
             if model().get('level') == '2':
                 raise ProcessFailed(f'the node did not start: {model()["message"]}; its log:\n{node.tail()}')
@@ -183,7 +183,9 @@ class Demo:
             self._ask_one(client, watcher, asked)
             self.report.asked.append(asked)
             self.tell(asked.line())
-            time.sleep(PAUSE_SECONDS)
+            # Questions go before perception: on a slow machine, one after the other would leave it no time.
+            before = _perceived_messages(watcher)
+            watcher.wait_for(lambda: _perceived_messages(watcher) > before, OUTPUT_SECONDS, alive)  # noqa: B023
 
     def _choose(self, turn: int, watcher: Watcher, mode: str, general: Iterator[str]) -> Asked:
         scene = watcher.truth_at(watcher.newest_stamp())
@@ -238,6 +240,11 @@ def _images_of(source: str) -> tuple[bool, int]:
 
     with CameraBag(source) as bag:
         return bag.topics.image.compressed, bag.topics.image.count
+
+
+def _perceived_messages(watcher: Watcher) -> int:
+    # Markers are published for answers too.
+    return sum(count for name, count in watcher.output_counts.items() if name != 'markers')
 
 
 def _played(watcher: Watcher) -> bool:
