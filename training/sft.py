@@ -39,6 +39,7 @@ from training.segments import model_text, user_text
 from training.stage1 import MODALITIES, vision_pixels
 from training.traces import PLANS, answering_turn, looking_turn
 
+MAPS = 2  # drawn in each sample
 SHARED = (0, 1)  # the camera image's latent and ViT segments, first in every sample
 
 
@@ -51,6 +52,7 @@ class SftConfig:
     :param shift: time shift of the maps
     :param map_weight: weight of the flow loss, 0 for none
     :param listed_choices: probability that the choices of a question are listed below it
+    :param drawn_in_thought: probability that a map asked for in a conversation is drawn there with a loss
     """
 
     batch: int
@@ -58,6 +60,7 @@ class SftConfig:
     shift: float
     map_weight: float = 1.0
     listed_choices: float = 0.5
+    drawn_in_thought: float = 0.6
 
 
 @dataclass
@@ -122,7 +125,7 @@ class Sft:
             own = owner == n
             images += [targets['image'][n].to(device), *noisy[own]]
             all_times += [0.0, *times[own].tolist()]
-        batch = pack([sample.segments for sample in samples], self.config, 32)
+        batch = pack([sample.segments for sample in samples], self.config, 128)
         shown = vision_pixels([picture for sample in samples for picture in sample.vision], device)
         output = packed_forward(
             self.model, batch, PackedImages(shown, images, all_times, [self.grid] * len(images))
@@ -149,14 +152,15 @@ class Sft:
                 asked = self._user(sample, REQUEST, SHARED)
                 self._model(sample, describe(record.visible, record.up), (*SHARED, asked))
             else:
-                self._converse(sample, mode, question, text)
-        if not sample.drawn:
-            for modality in MODALITIES:
-                asked = self._user(sample, self.prompts.request(modality), SHARED)
-                sample.draw(modality, (*SHARED, asked), self.grid)
+                in_thought = not sample.drawn and rng.random() < settings.drawn_in_thought
+                self._converse(sample, mode, question, text, in_thought)
+        left = list(rng.permutation([m for m in MODALITIES if m not in sample.drawn]))
+        for modality in left[: MAPS - len(sample.drawn)]:
+            asked = self._user(sample, self.prompts.request(modality), SHARED)
+            sample.draw(modality, (*SHARED, asked), self.grid)
         return sample
 
-    def _converse(self, sample: Sample, mode: Mode, question: Question, text: str) -> None:
+    def _converse(self, sample: Sample, mode: Mode, question: Question, text: str, in_thought: bool) -> None:
         """Add one question and all that follows it, just as a reasoner would."""
         if mode in ('direct', 'text'):
             seen: tuple[int, ...] = ()
@@ -177,7 +181,8 @@ class Sft:
             body = self.prompts.request(look)
             body = body[body.index('>') + 1 : body.rindex('<')]
             seen = (*seen, self._model(sample, format_turn(looking_turn(look, body)), seen))
-            sample.draw(look, seen, self.grid)
+            if in_thought:
+                sample.draw(look, seen, self.grid)
             seen = (*seen, self._show_map(sample, look, seen))
             seen = (*seen, self._user(sample, self.prompts.reflection, seen))
         thinks = mode in ('auto', 'text')
