@@ -1,0 +1,98 @@
+"""Write measured lines into a Markdown document, between the marks that name them.
+
+    python -m bench.tables RESULTS.jsonl DOCUMENT.md
+
+A place for the newest line of a name is marked so:
+
+    <!-- bench:NAME -->
+    <!-- /bench -->
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+UNITS = {'tok_per_s': 'tokens/s', 's': 's', 'mb': 'MB'}
+MARK = re.compile(r'(<!-- bench:(\w+) -->\n).*?(<!-- /bench -->)', re.DOTALL)
+
+
+def write(document: str, records: dict[str, dict[str, Any]]) -> str:
+    """Return the document with every marked place filled from its record.
+
+    :raises ValueError: a place names a record that is not there, or there is no place at all
+    """
+    if MARK.search(document) is None:
+        raise ValueError('the document has no place marked <!-- bench:NAME --> ... <!-- /bench -->')
+
+    def fill(match: re.Match[str]) -> str:
+        if match[2] not in records:
+            raise ValueError(f'no measurement {match[2]!r} among {", ".join(records) or "nothing"}; run bench.run')
+        return f'{match[1]}{table(records[match[2]])}\n{match[3]}'
+
+    return MARK.sub(fill, document)
+
+
+def table(record: dict[str, Any]) -> str:
+    """Return the Markdown of one record: figures, then command, machine and date."""
+    body = _evaluation(record) if 'answers' in record else _speed(record)
+    rest = [f'{record[key]} {key}' for key in ('threads', 'workers') if record.get(key)]
+    where = ', '.join([record['machine'], *filter(None, (record.get('device'), record.get('dtype'))), *rest])
+    return f'{body}\n\n`{record["command"]}`; {where}; {record["date"]}'
+
+
+def _speed(record: dict[str, Any]) -> str:
+    rows = ['| figure | median |', '|---|---|']
+    for name, value in record.items():
+        unit = next((UNITS[end] for end in UNITS if name.endswith(f'_{end}')), None)
+        if unit is not None and isinstance(value, (int, float)):
+            rows.append(f'| `{name}` | {value:.3g} {unit} |')
+    return '\n'.join(rows)
+
+
+def _evaluation(record: dict[str, Any]) -> str:
+    modes = record['by_mode']
+    rows = ['| maps | mean | 95 % interval |', '|---|---|---|']
+    for part, names in (('depth', ('delta1', 'abs_rel', 'rmse')), ('segmentation', ('miou', 'boundary_f1'))):
+        for name in names:
+            found, bounds = record[part][name], record[part][f'{name}_95']
+            rows.append(f'| {part} {name} | {_share(found)} | {" to ".join(_share(bound) for bound in bounds or ())} |')
+    first = record['answers']
+    rows += ['', _row(f'answers ({record["questions"]})', [*modes, 'most frequent']), '|---' * (len(modes) + 2) + '|']
+    shares = [found['overall'] for found in modes.values()]
+    rows.append(_row('all', map(_share, [*shares, first['most_frequent']])))
+    for name, entry in first['by_category'].items():
+        shares = [found['by_category'][name]['accuracy'] for found in modes.values()]
+        rows.append(_row(name, map(_share, [*shares, entry['most_frequent']])))
+    return '\n'.join(rows)
+
+
+def _row(label: str, cells: Iterable[str]) -> str:
+    return f'| {" | ".join([label, *cells])} |'
+
+
+def _share(value: float | None) -> str:
+    return '-' if value is None else f'{value:.3f}'
+
+
+def main() -> None:
+    """Fill a document."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('results', type=Path)
+    parser.add_argument('document', type=Path)
+    given = parser.parse_args()
+    lines = given.results.read_text(encoding='utf-8').splitlines()
+    records = {record['name']: record for record in map(json.loads, lines)}  # the newest line of a name stays
+    try:
+        text = write(given.document.read_text(encoding='utf-8'), records)
+    except ValueError as error:
+        parser.error(f'{given.document}: {error}')
+    given.document.write_text(text, encoding='utf-8')
+
+
+if __name__ == '__main__':
+    main()
