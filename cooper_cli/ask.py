@@ -32,6 +32,8 @@ def ask(
         raise typer.BadParameter('the question is empty; ask, for example, "Which is closer, the mug or the ball?"')
     offered = tuple(choice.strip() for choice in choices.split(',') if choice.strip())
     if image is None:
+        if checkpoint is not None or fov is not None:
+            raise typer.BadParameter('--checkpoint and --fov belong to --image; a node has its own model and camera')
         from cooper_cli import ask_ros
 
         ask_ros.run(question, mode=mode, choices=offered, out=out, stream=stream, json=json)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from cooper_cli.main import app
+from tests.random_checkpoint import tiny_config, write_random_checkpoint
 
 ROOT = Path(__file__).parents[2]
 QUESTION = 'Which is closer, the red ball or the blue box?'
@@ -82,10 +84,6 @@ def test_perceive_writes_maps_of_the_image_s_size(checkpoint, picture, tmp_path)
 
 
 def test_perceive_without_a_depth_range_writes_no_metres(picture, tmp_path):
-    from dataclasses import replace
-
-    from tests.random_checkpoint import tiny_config, write_random_checkpoint
-
     folder = write_random_checkpoint(tmp_path / 'relative', config=replace(tiny_config(), depth_range=None))
     out = tmp_path / 'out'
     record = json.loads(run('perceive', '--image', picture, '--out', out, '--json', '--checkpoint', folder).stdout)
@@ -140,3 +138,29 @@ def test_bench_of_a_checkpoint_without_a_tokenizer(checkpoint, tmp_path):
     assert any(name.startswith('vae_decode_') for name in record)
     assert record['of_which_vae_encode_s'] < record['image_context_s']
     assert {'threads', 'device', 'dtype', 'versions', 'peak_memory_mb', 'date', 'machine'} <= set(record)
+
+
+def test_a_saved_random_model_is_the_one_measured(tmp_path, monkeypatch):
+    from cooper_cli.random_model import SIZES, random_backend
+    from cooper_model.loading import load_backend
+
+    monkeypatch.setitem(SIZES, 'tiny', tiny_config())
+    run('bench', '--random', 'tiny', '--seed', 3, '--save', tmp_path / 'saved', '--json')
+    saved, built = load_backend(tmp_path / 'saved'), random_backend('tiny', 3)
+    for mine, other in ((saved.model, built.model), (saved.autoencoder, built.autoencoder)):
+        state = other.state_dict()
+        assert all((value == state[name]).all() for name, value in mine.state_dict().items())
+    assert {path.name for path in (tmp_path / 'saved').iterdir()} >= {'ema.safetensors', 'ae.safetensors'}
+
+
+def test_mid_has_the_stated_size():
+    import torch
+
+    from cooper_cli.random_model import MID
+    from cooper_model.network.autoencoder import build_autoencoder
+    from cooper_model.network.model import Cooper
+
+    with torch.device('meta'):
+        model, autoencoder = Cooper(MID), build_autoencoder(MID.autoencoder)
+    counts = [sum(value.numel() for value in part.state_dict().values()) / 1e6 for part in (model, autoencoder)]
+    assert counts == pytest.approx([89.2, 21.0], abs=0.05)

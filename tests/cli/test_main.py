@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -61,6 +62,7 @@ def test_an_unknown_command_is_named_with_the_nearest():
     'arguments, told',
     [
         (('ask', ' ', '--image', 'x.png'), 'question is empty'),
+        (('ask', 'Which is closer?', '--checkpoint', 'x'), 'belong to --image'),
         (('ask', 'Which is closer?', '--image', 'missing.png'), 'missing.png'),
         (('ask', 'Which is closer?', '--image', 'words.txt', '--mode', 'fast'), "'fast' is no mode"),
         (('perceive', '--image', 'missing.png', '--out', 'nowhere'), 'missing.png'),
@@ -93,8 +95,6 @@ def test_debug_shows_the_traceback():
 
 
 def test_plain_is_strict_json():
-    import numpy as np
-
     value = {'a': float('nan'), 'b': np.float32(0.5), 'c': (np.int64(2), np.bool_(True)), 'd': np.arange(3), 'e': 1 / 3}
     text = json.dumps(plain(value), allow_nan=False)
     assert json.loads(text) == {'a': None, 'b': 0.5, 'c': [2, True], 'd': [0, 1, 2], 'e': 0.333333}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from cooper_cli.evaluation import GivenAnswer, SceneResult, scene_seeds
@@ -62,8 +64,6 @@ def test_the_first_mode_is_the_one_reported(results):
 
 
 def test_depth_without_metres_is_unknown(results):
-    from dataclasses import replace
-
     record = summarise([replace(result, depth=None) for result in results], ('auto',))
     assert record['depth']['delta1'] is None
     assert 'delta1' in as_text(record)
