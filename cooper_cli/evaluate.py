@@ -15,13 +15,14 @@ if TYPE_CHECKING:
     from cooper_cli.evaluation import SceneResult, Setup
 
 MOST_WORKERS = 8
+SMALL_BYTES = 200_000_000
 
 
 def evaluate(
     scenes: Annotated[int, typer.Option('--scenes', min=1, help='How many scenes, four questions each.')] = 600,
     seed: options.Seed = 0,
     modes: options.Modes = 'auto',
-    workers: Annotated[int, typer.Option('--workers', min=0, help='Processes; 0: one a core for nano on a CPU.')] = 0,
+    workers: Annotated[int, typer.Option('--workers', min=0, help='Processes; 0: chosen by model and machine.')] = 0,
     json: options.Json = False,
     checkpoint: options.Checkpoint = None,
     backend: options.Backend = options.BackendName.auto,
@@ -57,8 +58,8 @@ def evaluate(
 
 
 def _default_workers(setup: Setup, scenes: int) -> int:
-    """Return one worker a core for nano on a CPU, whose small matrices gain nothing from threads."""
-    if setup.checkpoint is not None or scenes < 2 * MOST_WORKERS or setup.threads not in (None, 1):
+    """Return one worker a core for a small model on a CPU: its small matrices gain nothing from threads."""
+    if scenes < 2 * MOST_WORKERS or setup.threads not in (None, 1) or _weight_bytes(setup) > SMALL_BYTES:
         return 1
     if setup.device is None:
         import torch
@@ -67,6 +68,12 @@ def _default_workers(setup: Setup, scenes: int) -> int:
     else:
         on_cpu = setup.device == 'cpu'
     return min(len(os.sched_getaffinity(0)), MOST_WORKERS) if on_cpu else 1
+
+
+def _weight_bytes(setup: Setup) -> int:
+    from cooper_model.loading import default_checkpoint
+
+    return sum(path.stat().st_size for path in (setup.checkpoint or default_checkpoint()).glob('*.safetensors'))
 
 
 def _run(setup: Setup, seeds: list[int], workers: int) -> list[SceneResult]:
