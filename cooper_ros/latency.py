@@ -89,9 +89,7 @@ class _Probe(Node):
         start = time.perf_counter()
         self._camera.publish(message)
         with self._arrived:
-            done = self._arrived.wait_for(
-                lambda: all(self._stamps.get(name) == stamp for name in RESULTS), timeout
-            )
+            done = self._arrived.wait_for(lambda: all(self._stamps.get(name) == stamp for name in RESULTS), timeout)
         if not done:
             raise TimeoutError(f'no {" and ".join(RESULTS)} within {timeout:g} s of publishing an image')
         return time.perf_counter() - start
