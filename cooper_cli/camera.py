@@ -22,7 +22,7 @@ def camera(
     seed: options.Seed = 0,
     ros_args: Annotated[
         list[str] | None,
-        typer.Argument(help='More ROS arguments after --, for example: -- -r image_raw:=/camera/image_raw'),
+        typer.Argument(help='More ROS arguments, after source and --: sim -- -r image_raw:=/front/image_raw'),
     ] = None,
 ) -> None:
     """Publish images until interrupted: simulated scenes, a bag, a video or a folder of images."""

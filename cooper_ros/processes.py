@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-STOP_SECONDS = 10.0
+STOP_SECONDS = 20.0
 TAIL_LINES = 25
 
 
