@@ -1,8 +1,8 @@
 """From generated pictures to maps, and from true maps to the pictures that a model is trained to generate.
 
 Depth is a grey picture, linear in metres over the checkpoint's range. A segmentation is flat colours: red and
-green carry the class, blue the place of the instance along x, so that a model can tell the colour from the
-image alone.
+green carry the class, blue the height of the instance in the picture, so that a model can tell the colour
+from the image alone and objects of one class that overlap front to back differ.
 """
 
 from __future__ import annotations
@@ -67,10 +67,10 @@ def encode_segmentation(labels: np.ndarray, instances: np.ndarray, code: ColourC
         raise ValueError(
             f'label {present.max()} has no colour; the colour code has {len(code.names)} classes'
         )
-    columns = np.broadcast_to(np.arange(labels.shape[1]) + 0.5, labels.shape)
+    rows = np.broadcast_to(np.arange(labels.shape[0])[:, None] + 0.5, labels.shape)
     area = np.bincount(instances.ravel())
-    centroid = np.bincount(instances.ravel(), columns.ravel()) / np.maximum(area, 1)
-    blue = np.asarray(code.blue or (0,), np.uint8)[blue_level(centroid / labels.shape[1], len(code.blue))]
+    centroid = np.bincount(instances.ravel(), rows.ravel()) / np.maximum(area, 1)
+    blue = np.asarray(code.blue or (0,), np.uint8)[blue_level(centroid / labels.shape[0], len(code.blue))]
     red_green = np.asarray([*code.red_green, code.background], np.uint8)
     kind = np.where(instances > 0, labels, len(code.names))
     picture = np.empty((*labels.shape, 3), np.uint8)
@@ -80,7 +80,7 @@ def encode_segmentation(labels: np.ndarray, instances: np.ndarray, code: ColourC
 
 
 def blue_level(place: np.ndarray, levels: int) -> np.ndarray:
-    """Return the index of the blue level of instances with centroids at ``place`` (0 left .. 1 right)."""
+    """Return the index of the blue level of instances with centroids at ``place`` (0 top .. 1 bottom)."""
     return np.minimum(place * levels, max(levels - 1, 0)).astype(np.int64)
 
 

@@ -1,10 +1,11 @@
 """From pixels with class and level to instances.
 
 Connected pixels of one class and one level form a part. Small parts, and thin ones of doubtful colour (the
-rims that blur leaves between two colours), fall to what is around them. Where blue tells the place of an
-instance, a part that lies elsewhere than its blue says is a piece of a larger instance that something stands
-before, and parts whose blues lean towards each other are one instance that the model drew across the border
-of two levels.
+rims that blur leaves between two colours), fall to what is around them. Where blue tells how high an instance
+lies in the picture, a part that lies higher or lower than its blue says is a piece of a larger instance that
+something stands before, and touching parts whose blues lean towards each other are one instance that the
+model drew across the border of two levels. Pieces side by side, each at the height that its blue says, look
+like two instances and stay two.
 """
 
 from __future__ import annotations
@@ -25,13 +26,17 @@ _RIM_INSIDE = 0.05
 
 @dataclass
 class _Part:
-    """Connected pixels of one class and level. ``lean`` is the mean blue less the level's blue."""
+    """Connected pixels of one class and level.
+
+    :param sum_y: sum over the pixels of their rows' places, 0 top .. 1 bottom
+    :param lean: mean blue less the level's blue
+    """
 
     kind: int
     level: int
     owner: int
     area: float = 0.0
-    sum_x: float = 0.0
+    sum_y: float = 0.0
     lean: float = 0.0
 
 
@@ -40,8 +45,10 @@ def label_instances(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return class index (``len(code.names)`` is background) and instance number (0 there), ``(h, w)`` each.
 
+    Instances are numbered class by class, within a class from top to bottom.
+
     :param colours: ``(h, w, 3)`` uint8, from which ``pixels`` were read
-    :param by_place: whether blue tells the place of an instance; otherwise one class and blue is one instance
+    :param by_place: whether blue tells the height of an instance; otherwise one class and blue is one instance
     """
     background = len(code.names)
     levels = np.asarray(code.blue or (0,), np.float32)
@@ -55,7 +62,7 @@ def label_instances(
         _join_equal(parts)
     objects = sorted(
         {part.owner for part in parts if part.kind != background},
-        key=lambda i: (parts[i].kind, parts[i].sum_x / parts[i].area),
+        key=lambda i: (parts[i].kind, parts[i].sum_y / parts[i].area),
     )
     number = {owner: n for n, owner in enumerate(objects, 1)}
     table = np.asarray([0, *(number.get(part.owner, 0) for part in parts)])
@@ -132,27 +139,28 @@ def _fill(parts_map: np.ndarray, parts: list[_Part], colours: np.ndarray, code: 
 
 def _measure(parts_map: np.ndarray, parts: list[_Part], blue: np.ndarray, levels: np.ndarray) -> None:
     flat = parts_map.ravel()
-    columns = np.broadcast_to((np.arange(blue.shape[1]) + 0.5) / blue.shape[1], blue.shape).ravel()
+    rows = np.broadcast_to((np.arange(blue.shape[0])[:, None] + 0.5) / blue.shape[0], blue.shape).ravel()
     area = np.bincount(flat, minlength=len(parts) + 1)
-    sum_x = np.bincount(flat, columns, minlength=len(parts) + 1)
+    sum_y = np.bincount(flat, rows, minlength=len(parts) + 1)
     sum_blue = np.bincount(flat, blue.ravel(), minlength=len(parts) + 1)
     for i, part in enumerate(parts, 1):
-        part.area, part.sum_x = float(area[i]), float(sum_x[i])
+        part.area, part.sum_y = float(area[i]), float(sum_y[i])
         part.lean = float(sum_blue[i] / area[i] - levels[part.level])
 
 
-def _in_place(sum_x: float, area: float, level: int, levels: int) -> bool:
-    place = sum_x / area * levels
+def _in_place(sum_y: float, area: float, level: int, levels: int) -> bool:
+    """Tell whether the centroid lies in the band of rows that ``level`` stands for, or nearly."""
+    place = sum_y / area * levels
     return level - _PLACE_TOLERANCE <= place <= level + 1 + _PLACE_TOLERANCE
 
 
 def _join_by_place(parts_map: np.ndarray, parts: list[_Part], levels: np.ndarray) -> None:
-    """Join pieces that only together lie where blue says, then touching parts that lean to each other."""
+    """Join pieces that only together lie as high as blue says, then touching parts that lean to each other."""
     touching = _touching(parts_map)
     count = len(levels)
     for i in sorted(range(len(parts)), key=lambda i: parts[i].area):
         piece = parts[parts[i].owner]
-        if piece is not parts[i] or _in_place(piece.sum_x, piece.area, piece.level, count):
+        if piece is not parts[i] or _in_place(piece.sum_y, piece.area, piece.level, count):
             continue
         fitting = [
             j
@@ -161,15 +169,15 @@ def _join_by_place(parts_map: np.ndarray, parts: list[_Part], levels: np.ndarray
             and other.kind == piece.kind
             and (other.level == piece.level or (abs(other.level - piece.level) == 1 and (i, j) in touching))
             and _in_place(
-                piece.sum_x + other.sum_x,
+                piece.sum_y + other.sum_y,
                 piece.area + other.area,
                 other.level if other.area > piece.area else piece.level,
                 count,
             )
         ]
         if fitting:
-            here = piece.sum_x / piece.area
-            _join(parts, i, min(fitting, key=lambda j: abs(parts[j].sum_x / parts[j].area - here)))
+            here = piece.sum_y / piece.area
+            _join(parts, i, min(fitting, key=lambda j: abs(parts[j].sum_y / parts[j].area - here)))
     for i, j in sorted(touching):
         one, other = parts[i], parts[j]
         if (
@@ -195,7 +203,7 @@ def _join(parts: list[_Part], i: int, j: int) -> None:
     """Make the larger of two owners the owner of both."""
     small, large = sorted((i, j), key=lambda k: parts[k].area)
     parts[large].area += parts[small].area
-    parts[large].sum_x += parts[small].sum_x
+    parts[large].sum_y += parts[small].sum_y
     for part in parts:
         if part.owner == small:
             part.owner = large

@@ -10,7 +10,7 @@ from cooper_model import perception
 from cooper_model.config import ColourCodeConfig
 from cooper_model.types import UNLABELLED
 
-HEIGHT, WIDTH = 96, 128
+HEIGHT, WIDTH = 128, 96
 RED_GREEN = tuple((r, g) for r in (0, 85, 170, 255) for g in (0, 85, 170, 255))[1:]
 CODE = ColourCodeConfig(
     names=tuple(f'kind {i}' for i in range(len(RED_GREEN))),
@@ -27,8 +27,8 @@ def scene(seed: int, count: int = 6) -> tuple[np.ndarray, np.ndarray]:
     instances = np.zeros((HEIGHT, WIDTH), np.uint16)
     rows, columns = np.mgrid[:HEIGHT, :WIDTH]
     for number, label in enumerate(rng.permutation(len(CODE.names))[:count], 1):
-        y, x = rng.uniform(10, HEIGHT - 10), rng.uniform(10, WIDTH - 10)
-        half_y, half_x = rng.uniform(8, 20, 2)
+        x, y = rng.uniform(10, WIDTH - 10), rng.uniform(10, HEIGHT - 10)
+        half_x, half_y = rng.uniform(8, 20, 2)
         if rng.random() < 0.5:
             inside = ((rows - y) / half_y) ** 2 + ((columns - x) / half_x) ** 2 < 1
         else:
@@ -116,12 +116,32 @@ def test_blue_too_noisy_for_levels_loses_no_object():
     assert ious(instances, found.instances)[0] > 0.9
 
 
+def test_blue_rises_from_the_top_of_the_picture_to_its_bottom():
+    count = len(CODE.blue)
+    bands = np.repeat(np.arange(1, count + 1), HEIGHT // count)[:, None]
+    for instances in (np.broadcast_to(bands, (HEIGHT, 3 * WIDTH)), np.broadcast_to(bands, (HEIGHT, WIDTH // 3))):
+        picture = perception.encode_segmentation(np.zeros(instances.shape, np.uint8), instances, CODE)
+        np.testing.assert_array_equal(picture[..., 2], np.asarray(CODE.blue)[instances - 1])
+
+
+def test_objects_of_one_class_with_another_between_them_stay_two():
+    labels = np.full((HEIGHT, WIDTH), UNLABELLED, np.uint8)
+    labels[50:70, 10:90] = 2
+    labels[40:75, 40:60] = 7
+    columns = np.broadcast_to(np.arange(WIDTH), labels.shape)
+    instances = np.select([labels == 7, (labels == 2) & (columns < 50), labels == 2], [3, 1, 2])
+    picture = perception.encode_segmentation(labels, instances, CODE)
+    assert len(np.unique(picture[labels == 2], axis=0)) == 1  # one colour, so only the gap tells them apart
+    found = perception.segmentation(as_picture(picture), labels.shape, CODE)
+    assert same_partition(found.instances, instances)
+
+
 def test_instances_of_one_class_are_told_apart():
     labels = np.full((HEIGHT, WIDTH), UNLABELLED, np.uint8)
     instances = np.zeros((HEIGHT, WIDTH), np.uint16)
-    for number, left in enumerate((10, 40, 70, 100), 1):  # the first two touch: no background between
-        labels[30:60, left : left + (30 if number == 1 else 20)] = 3
-        instances[30:60, left : left + (30 if number == 1 else 20)] = number
+    for number, top in enumerate((10, 40, 70, 100), 1):  # the first two touch: no background between
+        labels[top : top + (30 if number == 1 else 20), 30:60] = 3
+        instances[top : top + (30 if number == 1 else 20), 30:60] = number
     picture = perception.encode_segmentation(labels, instances, CODE)
     found = perception.segmentation(as_picture(picture), labels.shape, CODE)
     np.testing.assert_array_equal(found.instances, instances)
@@ -130,8 +150,8 @@ def test_instances_of_one_class_are_told_apart():
 
 def test_an_object_behind_another_stays_one():
     labels = np.full((HEIGHT, WIDTH), UNLABELLED, np.uint8)
-    labels[40:60, 10:110] = 2
-    labels[20:80, 50:80] = 7
+    labels[10:110, 40:60] = 2
+    labels[50:80, 20:80] = 7
     instances = np.select([labels == 2, labels == 7], [1, 2]).astype(np.uint16)
     picture = perception.encode_segmentation(labels, instances, CODE)
     found = perception.segmentation(as_picture(picture), labels.shape, CODE)
@@ -140,10 +160,10 @@ def test_an_object_behind_another_stays_one():
 
 def test_an_object_drawn_across_two_levels_is_one():
     labels = np.full((HEIGHT, WIDTH), UNLABELLED, np.uint8)
-    labels[30:70, 44:84] = 5
+    labels[44:84, 30:70] = 5
     picture = perception.encode_segmentation(labels, (labels == 5).astype(np.uint16), CODE)
     ramp = np.linspace(CODE.blue[3], CODE.blue[4], 40).astype(np.uint8)
-    picture[30:70, 44:84, 2] = ramp
+    picture[44:84, 30:70, 2] = ramp[:, None]
     found = perception.segmentation(as_picture(picture), labels.shape, CODE)
     np.testing.assert_array_equal(found.instances, (labels == 5).astype(np.uint16))
 
