@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import stat
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict
@@ -210,7 +211,7 @@ def _write_shards(
         # Written beside and then moved: the old file may still be mapped by a loaded model.
         beside = folder / f'.{file}.part'
         shard = {name: state[name].detach().to('cpu', dtype).contiguous() for name in names}
-        save_file(shard, beside, metadata={'format': 'pt'})
+        _save(shard, beside)
         os.replace(beside, folder / file)
     index = folder / f'{stem}.safetensors.index.json'
     if plan.is_sharded:
@@ -221,6 +222,15 @@ def _write_shards(
     for old in {folder / f'{stem}.safetensors', *folder.glob(f'{stem}-*-of-*.safetensors')}:
         if old.name not in plan.filename_to_tensors:
             old.unlink(missing_ok=True)
+
+
+def _save(shard: dict[str, Tensor], path: Path) -> None:
+    """Write a file with the permissions of any new file; safetensors alone lets only the owner read."""
+    path.unlink(missing_ok=True)
+    path.touch()
+    mode = stat.S_IMODE(path.stat().st_mode)
+    save_file(shard, path, metadata={'format': 'pt'})
+    path.chmod(mode)
 
 
 def _replace_text(path: Path, text: str) -> None:

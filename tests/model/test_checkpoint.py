@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import stat
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 
@@ -118,6 +120,21 @@ def test_saving_over_a_loaded_checkpoint_keeps_both_whole(
         torch.testing.assert_close(value, before[name], rtol=0, atol=0)
     weight = load_model(tmp_path)[0].vae2llm.weight
     torch.testing.assert_close(weight, other.vae2llm.weight.data, rtol=0, atol=0, check_stride=True)
+
+
+@pytest.mark.parametrize(('umask', 'mode'), [(0o022, 0o644), (0o002, 0o664), (0o077, 0o600)])
+def test_saved_files_have_the_permissions_of_any_new_file(
+    tmp_path: Path, nano: tuple[Cooper, torch.nn.Module], umask: int, mode: int
+) -> None:
+    before = os.umask(umask)
+    try:
+        left_over = tmp_path / '.ae.safetensors.part'
+        left_over.touch(mode=0o600)
+        save_checkpoint(tmp_path, *nano)
+    finally:
+        os.umask(before)
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
+    assert modes == dict.fromkeys([*CONFIG_FILES, 'ema.safetensors', 'ae.safetensors'], mode)
 
 
 def test_dtype_is_a_choice_of_writer_and_reader(tmp_path: Path, nano: tuple[Cooper, torch.nn.Module]) -> None:
