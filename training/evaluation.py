@@ -25,7 +25,7 @@ from training.data import SimulatedScenes
 
 HELD_OUT = 256
 SCORED = 48
-ANSWERED = 120
+ANSWERED = 80
 
 
 @contextmanager

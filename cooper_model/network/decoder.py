@@ -168,7 +168,7 @@ def masked_attention(mask: Tensor) -> Attend:
 
     :param mask: ``(batch, tokens, tokens)`` bool, true where a row may look at a column; understanding tokens first
     """
-    bias = torch.zeros(mask.shape, dtype=torch.float32, device=mask.device).masked_fill_(~mask, float('-inf'))
+    hidden = ~mask[:, None]
 
     def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         groups = q.shape[2] // k.shape[2]
@@ -176,7 +176,8 @@ def masked_attention(mask: Tensor) -> Attend:
         if groups > 1:
             k, v = (x.repeat_interleave(groups, dim=1) for x in (k, v))
         # Plain products: the fused kernel's backward pass is slower than these on a CPU.
-        scores = (q @ k.transpose(-1, -2)).float() * q.shape[-1] ** -0.5 + bias[:, None]
-        return (scores.softmax(-1).to(v.dtype) @ v).transpose(1, 2)
+        scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
+        weights = scores.masked_fill(hidden, float('-inf')).softmax(-1, dtype=torch.float32)
+        return (weights.to(v.dtype) @ v).transpose(1, 2)
 
     return attend
