@@ -48,7 +48,7 @@ def label_instances(
     Instances are numbered class by class, within a class from top to bottom.
 
     :param colours: ``(h, w, 3)`` uint8, from which ``pixels`` were read
-    :param by_place: whether blue tells the height of an instance; otherwise one class and blue is one instance
+    :param by_place: whether blue tells the height of an instance; otherwise a class and a blue make one
     """
     background = len(code.names)
     levels = np.asarray(code.blue or (0,), np.float32)
@@ -155,7 +155,7 @@ def _in_place(sum_y: float, area: float, level: int, levels: int) -> bool:
 
 
 def _join_by_place(parts_map: np.ndarray, parts: list[_Part], levels: np.ndarray) -> None:
-    """Join pieces that only together lie as high as blue says, then touching parts that lean to each other."""
+    """Join pieces that only together lie where blue says, then touching parts that lean to each other."""
     touching = _touching(parts_map)
     count = len(levels)
     for i in sorted(range(len(parts)), key=lambda i: parts[i].area):

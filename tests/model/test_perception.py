@@ -119,7 +119,8 @@ def test_blue_too_noisy_for_levels_loses_no_object():
 def test_blue_rises_from_the_top_of_the_picture_to_its_bottom():
     count = len(CODE.blue)
     bands = np.repeat(np.arange(1, count + 1), HEIGHT // count)[:, None]
-    for instances in (np.broadcast_to(bands, (HEIGHT, 3 * WIDTH)), np.broadcast_to(bands, (HEIGHT, WIDTH // 3))):
+    for width in (WIDTH // 3, 3 * WIDTH):
+        instances = np.broadcast_to(bands, (HEIGHT, width))
         picture = perception.encode_segmentation(np.zeros(instances.shape, np.uint8), instances, CODE)
         np.testing.assert_array_equal(picture[..., 2], np.asarray(CODE.blue)[instances - 1])
 

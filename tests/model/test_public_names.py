@@ -26,13 +26,15 @@ def test_all_of_them_can_be_imported_by_star():
 
 
 def test_an_unknown_name_is_refused():
-    with pytest.raises(AttributeError, match="'cooper_model' has no attribute 'perceive'; it has Reasoner, load"):
+    with pytest.raises(AttributeError, match="no attribute 'perceive'; it has Reasoner, load"):
         _ = cooper_model.perceive
     assert not hasattr(cooper_model, 'perceive')
 
 
 def test_import_loads_neither_torch_nor_a_module_of_ours():
-    program = "import sys, cooper_model; print(*(n for n in sys.modules if n.startswith(('torch', 'cooper_model'))))"
-    done = subprocess.run([sys.executable, '-c', program], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    program = 'import sys, cooper_model; print(*sys.modules)'
+    command = [sys.executable, '-c', program]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == ['cooper_model']
+    loaded = {name for name in done.stdout.split() if name.startswith(('torch', 'cooper_'))}
+    assert loaded == {'cooper_model'}
