@@ -70,7 +70,7 @@ class Diagnostics:
             level, text = DiagnosticStatus.ERROR, frames.last_error
         elif 0 < oldest < age:
             level, text = DiagnosticStatus.STALE, f'no image for {age:.1f} s; check the camera'
-        elif frames.camera_info is None:
+        elif frames.companions.camera_info is None:
             level, text = DiagnosticStatus.WARN, 'no camera_info, so objects have no metres; remap camera_info'
         self._undecodable = counts.undecodable
         self._silent = self._silent + self._period if level == DiagnosticStatus.STALE and self._active() else 0.0

@@ -13,18 +13,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-import cv2
-import numpy as np
 from sensor_msgs.msg import CameraInfo, Image
 
-from cooper_model.types import CameraIntrinsics, Frame
-from cooper_ros.conversions import NANOSECONDS, frame_from_message, intrinsics_from_message, stamp_to_ns
-from cooper_ros.encodings import ConversionError, depth_from_image
+from cooper_model.types import Frame
+from cooper_ros.companions import Companions
+from cooper_ros.conversions import NANOSECONDS, frame_from_message, stamp_to_ns
+from cooper_ros.encodings import ConversionError
 
 HISTORY = 30
 HISTORY_BYTES = 256 * 1024 * 1024
 STAMP_TOLERANCE_NS = NANOSECONDS // 10
-DEPTH_TOLERANCE_NS = NANOSECONDS // 20
 
 
 class NoFrame(LookupError):
@@ -77,16 +75,12 @@ class FrameStore:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.image_topic = image_topic
-        self._info_topic = info_topic
-        self._notify = notify
+        self.companions = Companions(info_topic, notify)
         self._clock = clock
         self._lock = threading.Lock()
         self._images: deque[Received] = deque(maxlen=HISTORY)
-        self._depths: deque[Image] = deque(maxlen=HISTORY)
-        self._info: CameraInfo | None = None
         self._counts = FrameCounts()
         self.last_error = ''
-        self._notified: dict[str, str] = {}
 
     def add_image(self, message: Any) -> None:
         """Store an ``Image`` or ``CompressedImage``."""
@@ -94,25 +88,18 @@ class FrameStore:
             self._drop_waiting()
             self._counts = replace(self._counts, received=self._counts.received + 1)
             self._images.append(Received(message, self._clock()))
-            _trim(self._images, lambda item: len(item.message.data))
-
-    def add_depth(self, message: Image) -> None:
-        """Store a depth image registered to the colour image."""
-        with self._lock:
-            self._depths.append(message)
-            _trim(self._depths, lambda item: len(item.data))
+            self._trim()
 
     def add_camera_info(self, message: CameraInfo) -> None:
         """Store the calibration."""
-        self._info = message
+        self.companions.camera_info = message
 
     def clear(self) -> None:
         """Forget all messages, but not the counts."""
         with self._lock:
             self._drop_waiting()
             self._images.clear()
-            self._depths.clear()
-            self._info = None
+        self.companions.clear()
 
     def add_lost(self, count: int) -> None:
         """Count images that never arrived."""
@@ -123,11 +110,6 @@ class FrameStore:
     def counts(self) -> FrameCounts:
         """What became of the frames so far."""
         return self._counts
-
-    @property
-    def camera_info(self) -> CameraInfo | None:
-        """The newest calibration message."""
-        return self._info
 
     def age(self) -> float | None:
         """Return the seconds since the newest frame arrived, None where there is none."""
@@ -185,13 +167,18 @@ class FrameStore:
 
         :raises ConversionError: it cannot be decoded
         """
-        info = self._info
+        info = self.companions.camera_info
         same = (
             info is not None
             and message.header.frame_id == info.header.frame_id != ''
             and (message.width, message.height) == (info.width, info.height)
         )
-        return frame_from_message(message, self._intrinsics(message.width, message.height) if same else None)
+        return frame_from_message(message, self.companions.intrinsics(message.width, message.height) if same else None)
+
+    def _trim(self) -> None:
+        total = sum(len(item.message.data) for item in self._images)
+        while len(self._images) > 1 and total > HISTORY_BYTES:
+            total -= len(self._images.popleft().message.data)
 
     def _drop_waiting(self) -> None:
         if self._images and not self._images[-1].used:
@@ -213,51 +200,7 @@ class FrameStore:
             raise
         if not frame.frame_id:
             reason = 'images have no header.frame_id, so clouds and markers have no place; set it in the camera driver'
-            self._notify_once('frame_id', reason)
+            self.companions.notify('frame_id', reason)
         height, width = frame.image.shape[:2]
-        return replace(frame, intrinsics=self._intrinsics(width, height), depth=self._depth(item, width, height))
-
-    def _intrinsics(self, width: int, height: int) -> CameraIntrinsics | None:
-        if self._info is None:
-            reason = f'no message on {self._info_topic}, so objects have no metres; remap camera_info'
-            self._notify_once('camera_info', reason)
-            return None
-        try:
-            intrinsics = intrinsics_from_message(self._info, width, height)
-        except ValueError as error:
-            self._notify_once('camera_info', str(error))
-            return None
-        self._notified.pop('camera_info', None)
-        return intrinsics
-
-    def _depth(self, item: Received, width: int, height: int) -> np.ndarray | None:
-        stamp = item.stamp_ns
-        with self._lock:
-            message = min(self._depths, key=lambda each: abs(stamp_to_ns(each.header.stamp) - stamp), default=None)
-        if message is None or abs(stamp_to_ns(message.header.stamp) - stamp) > DEPTH_TOLERANCE_NS:
-            return None
-        try:
-            depth = depth_from_image(message)
-        except ConversionError as error:
-            self._notify_once('depth', str(error))
-            return None
-        if abs(depth.shape[1] * height / (depth.shape[0] * width) - 1) > 0.02:
-            self._notify_once(
-                'depth',
-                f'depth image of {depth.shape[1]} x {depth.shape[0]} pixels does not fit the image of '
-                f'{width} x {height}; register depth to the colour image',
-            )
-            return None
-        return cv2.resize(depth, (width, height), interpolation=cv2.INTER_NEAREST)
-
-    def _notify_once(self, subject: str, reason: str) -> None:
-        if reason != self._notified.get(subject):
-            self._notified[subject] = reason
-            self._notify(reason)
-
-
-def _trim(messages: deque[Any], size: Callable[[Any], int]) -> None:
-    """Drop the oldest messages while all of them together are too large."""
-    total = sum(size(message) for message in messages)
-    while len(messages) > 1 and total > HISTORY_BYTES:
-        total -= size(messages.popleft())
+        depth = self.companions.depth(frame.stamp_ns, width, height)
+        return replace(frame, intrinsics=self.companions.intrinsics(width, height), depth=depth)

@@ -6,9 +6,7 @@ an executor thread, and the worker takes at most ``pipeline.CAPACITY`` requests,
 
 from __future__ import annotations
 
-import signal
 import sys
-import threading
 import traceback
 from collections.abc import Callable
 from functools import partial
@@ -18,7 +16,6 @@ import rclpy
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.exceptions import ParameterException
-from rclpy.executors import MultiThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.logging import get_logger
 from rclpy.qos import QoSProfile, ReliabilityPolicy
@@ -33,15 +30,16 @@ except ImportError:  # Humble
 from cooper_model.types import Frame, Modality
 from cooper_ros.diagnostics import Diagnostics
 from cooper_ros.frames import FrameStore
+from cooper_ros.inference import Perceived
 from cooper_ros.parameters import Parameters
 from cooper_ros.pipeline import CAPACITY, EXPECTED, Pipeline
-from cooper_ros.publishers import Perceived, Publishers
+from cooper_ros.publishers import Publishers
 from cooper_ros.requests import Requests
+from cooper_ros.serving import serve
 from cooper_ros.transport import make_room_for_images
 
 THREADS = CAPACITY + 6
 _THROTTLE_SECONDS = 5.0
-_SPIN_SECONDS = 0.2
 
 
 class CooperNode(LifecycleNode):
@@ -106,7 +104,7 @@ class CooperNode(LifecycleNode):
         for message_type, topic, callback in (
             (kind, self._frames.image_topic, self._on_image),
             (CameraInfo, 'camera_info', self._frames.add_camera_info),
-            (Image, 'depth_registered/image_rect', self._frames.add_depth),
+            (Image, 'depth_registered/image_rect', self._frames.companions.add_depth),
         ):
             subscribe = partial(self.create_subscription, message_type, topic, callback, quality)
             events = _loss_events(self._frames.add_lost) if callback == self._on_image else None
@@ -206,35 +204,6 @@ def _loss_events(count: Callable[[int], None]) -> SubscriptionEventCallbacks:
     return SubscriptionEventCallbacks(message_lost=lambda info: count(info.total_count_change))
 
 
-def _spin(executor: MultiThreadedExecutor, node: CooperNode, stop: threading.Event, over: threading.Event) -> None:
-    """Serve until ``over``. An exception that leaves a callback is logged, and the node goes on."""
-    while node.context.ok() and not over.is_set():
-        try:
-            executor.spin_once(timeout_sec=_SPIN_SECONDS)
-        except Exception as error:  # noqa: BLE001 - logged
-            node.get_logger().error(f'a callback failed: {error}\n{traceback.format_exc()}')
-    stop.set()
-
-
-def run(node: CooperNode) -> None:
-    """Serve until SIGINT or SIGTERM, and end in order: requests, model, executor.
-
-    rclpy's own signal handlers would end the context first, under the feet of threads that still publish.
-    """
-    stop, over = threading.Event(), threading.Event()
-    executor = MultiThreadedExecutor(num_threads=THREADS)
-    executor.add_node(node)
-    thread = threading.Thread(target=_spin, args=(executor, node, stop, over), name='executor')
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
-    thread.start()
-    stop.wait()
-    node.close()
-    over.set()
-    thread.join()
-    executor.shutdown(timeout_sec=5.0)
-
-
 def main(args: list[str] | None = None) -> None:
     """Run the node until it is interrupted."""
     make_room_for_images()
@@ -246,7 +215,7 @@ def main(args: list[str] | None = None) -> None:
             get_logger('cooper').fatal(str(error))
             sys.exit(1)
         try:
-            run(node)
+            serve(node, node.close, THREADS)
         finally:
             node.destroy_node()
     finally:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-from dataclasses import dataclass
 from typing import Any
 
 import cv2
@@ -15,15 +14,7 @@ from std_msgs.msg import Header
 from visualization_msgs.msg import MarkerArray
 
 from cooper_model.geometry import unproject
-from cooper_model.types import (
-    UNLABELLED,
-    DepthMap,
-    Frame,
-    Modality,
-    Relation,
-    SceneObject,
-    Segmentation,
-)
+from cooper_model.types import UNLABELLED, DepthMap, Frame, Modality, Segmentation
 from cooper_msgs.msg import SceneGraph
 from cooper_ros.conversions import (
     camera_info_message,
@@ -32,6 +23,7 @@ from cooper_ros.conversions import (
     point_cloud_message,
     scene_message,
 )
+from cooper_ros.inference import Perceived
 from cooper_ros.markers import scene_markers
 
 # Reliable reaches both reliable and best-effort subscribers; one message is enough, the newest wins.
@@ -54,21 +46,6 @@ _TOPICS: dict[str, type] = {
 }
 _NEEDS_BOTH = ('markers', 'scene')
 _OVERLAY_WEIGHT = 0.5
-
-
-@dataclass(frozen=True)
-class Perceived:
-    """What the model saw in one frame.
-
-    :param seconds: time that it took
-    """
-
-    frame: Frame
-    depth: DepthMap | None
-    segmentation: Segmentation | None
-    objects: tuple[SceneObject, ...] = ()
-    relations: tuple[Relation, ...] = ()
-    seconds: float = 0.0
 
 
 def _vision_msgs() -> Any | None:

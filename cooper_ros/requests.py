@@ -20,25 +20,13 @@ from rclpy.lifecycle import LifecycleNode
 from sensor_msgs.msg import Image
 from std_srvs.srv import SetBool
 
-from cooper_model.types import (
-    Answer,
-    AnswerReady,
-    Event,
-    Frame,
-    ImageReady,
-    ImageRequested,
-    TextDelta,
-)
+from cooper_model.types import Event, Frame
 from cooper_msgs.action import Ask
 from cooper_msgs.srv import GetRelations, Query
-from cooper_ros.conversions import (
-    header_of,
-    image_message,
-    object_message,
-    relation_message,
-    stamp_to_ns,
-)
-from cooper_ros.pipeline import EXPECTED, Pipeline, Question
+from cooper_ros.conversions import header_of, stamp_to_ns
+from cooper_ros.inference import Question
+from cooper_ros.pipeline import EXPECTED, Pipeline
+from cooper_ros.replies import feedback_of, fill_answer, fill_relations
 from cooper_ros.worker import Closed
 
 RESULT_SECONDS = 300
@@ -47,36 +35,6 @@ RESULT_SECONDS = 300
 def is_empty(image: Image) -> bool:
     """Whether a request's image was left out, as opposed to being broken."""
     return not (image.width or image.height or image.encoding or len(image.data))
-
-
-def fill_answer(message: Any, answer: Answer, frame: Frame) -> None:
-    """Write an answer into a ``Query`` response or an ``Ask`` result."""
-    header = header_of(frame)
-    message.answer = answer.text
-    message.value = math.nan if answer.value is None else float(answer.value)
-    message.unit = answer.unit
-    message.confidence = float(answer.confidence)
-    message.thoughts = list(answer.thoughts)
-    if answer.depth is not None:
-        message.depth_color = image_message(answer.depth.color, 'rgb8', header)
-    if answer.segmentation is not None:
-        message.segmentation = image_message(answer.segmentation.color, 'rgb8', header)
-    message.objects = [object_message(item) for item in answer.objects]
-    message.relations = [relation_message(relation) for relation in answer.relations]
-    message.success = True
-
-
-def feedback_of(event: Event, frame: Frame) -> Ask.Feedback | None:
-    """Return what the asker is told of an event, None where it says nothing new."""
-    if isinstance(event, TextDelta):
-        return Ask.Feedback(stage='thinking', text=event.text)
-    if isinstance(event, ImageRequested):
-        return Ask.Feedback(stage=event.modality)
-    if isinstance(event, ImageReady):
-        return Ask.Feedback(stage=event.modality, image=image_message(event.image.color, 'rgb8', header_of(frame)))
-    if isinstance(event, AnswerReady):
-        return Ask.Feedback(stage='answer', text=event.answer.text)
-    return None
 
 
 class Requests:
@@ -203,26 +161,9 @@ class Requests:
     ) -> GetRelations.Response:
         try:
             self._require_active()
-            perceived = self._pipeline.perceived(self._stopping.is_set)
+            fill_relations(response, request, self._pipeline.perceived(self._stopping.is_set))
         except Exception as error:  # noqa: BLE001 - told to the asker and logged
             response.message = self._report('get_relations', error)
-            return response
-        wanted = (request.subject, request.predicate, request.object)
-        relations = [
-            relation
-            for relation in perceived.relations
-            if all(
-                _matches(given, value)
-                for given, value in zip(wanted, (relation.subject, relation.predicate, relation.object), strict=True)
-            )
-        ]
-        named = {each for relation in relations for each in (relation.subject_id, relation.object_id)}
-        response.objects = [
-            object_message(item) for item in perceived.objects if item.id in named or not any(wanted)
-        ]
-        response.relations = [relation_message(relation) for relation in relations]
-        response.header = header_of(perceived.frame)
-        response.success = True
         return response
 
     def _on_enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
@@ -231,9 +172,3 @@ class Requests:
         state = 'runs' if request.data else 'stopped; questions are still answered'
         response.message = f'continuous perception {state}'
         return response
-
-
-def _matches(given: str, value: str) -> bool:
-    """Whether a filter fits: empty, equal, or the class of a name that has a colour before it (ball, red ball)."""
-    wanted, value = given.strip().lower(), value.lower()
-    return not wanted or value == wanted or value.endswith(f' {wanted}')

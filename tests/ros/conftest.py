@@ -81,21 +81,24 @@ class Probe:
         self.node = Node('probe', context=self.context)
         self._executor = SingleThreadedExecutor(context=self.context)
         self._executor.add_node(self.node)
+        self._over = threading.Event()
         self._thread = threading.Thread(target=self._spin, daemon=True)
         self._thread.start()
         self._clients = {}
 
     def _spin(self):
-        from rclpy.executors import ExternalShutdownException
+        from rclpy.exceptions import InvalidHandle
 
-        try:
-            self._executor.spin()
-        except ExternalShutdownException:
-            pass
+        while not self._over.is_set():
+            try:
+                self._executor.spin_once(timeout_sec=0.2)
+            except InvalidHandle:
+                continue  # an entity was destroyed while the executor waited for it
 
     def close(self):
-        self._executor.shutdown()
+        self._over.set()
         self._thread.join(10)
+        self._executor.shutdown()
         self.node.destroy_node()
         self.context.try_shutdown()
 

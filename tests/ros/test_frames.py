@@ -168,9 +168,9 @@ def depth(seconds, millimetres, shape=(24, 32)):
 
 
 def test_measured_depth_of_the_same_moment_goes_with_the_frame(store):
-    store.add_depth(depth(0.9, 900))
-    store.add_depth(depth(1.01, 1010))
-    store.add_depth(depth(1.2, 1200, (12, 16)))
+    store.companions.add_depth(depth(0.9, 900))
+    store.companions.add_depth(depth(1.01, 1010))
+    store.companions.add_depth(depth(1.2, 1200, (12, 16)))
     store.add_image(image(1))
     np.testing.assert_allclose(store.newest().depth, np.full((24, 32), 1.01), rtol=1e-6)
     store.add_image(image(1.21))
@@ -181,12 +181,12 @@ def test_measured_depth_of_the_same_moment_goes_with_the_frame(store):
 
 def test_depth_of_another_view_or_encoding_is_told_once_and_left_out(store, said):
     store.add_camera_info(info())
-    store.add_depth(depth(1, 900, (24, 48)))
+    store.companions.add_depth(depth(1, 900, (24, 48)))
     store.add_image(image(1))
     assert store.newest().depth is None
     assert store.newest().depth is None
     assert len(said) == 1 and '48 x 24' in said[0] and 'register' in said[0]
-    store.add_depth(Image(header=image(2).header, encoding='rgb8', width=1, height=1, step=3))
+    store.companions.add_depth(Image(header=image(2).header, encoding='rgb8', width=1, height=1, step=3))
     store.add_image(image(2))
     assert store.newest().depth is None
     assert len(said) == 2 and 'depth image: encoding' in said[1]

@@ -1,0 +1,86 @@
+"""What comes beside a camera's image: its calibration, and depth measured by the robot."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+
+import cv2
+import numpy as np
+from sensor_msgs.msg import CameraInfo, Image
+
+from cooper_model.types import CameraIntrinsics
+from cooper_ros.conversions import NANOSECONDS, intrinsics_from_message, stamp_to_ns
+from cooper_ros.encodings import ConversionError, depth_from_image
+
+HISTORY = 10
+DEPTH_TOLERANCE_NS = NANOSECONDS // 20
+
+
+class Companions:
+    """The newest calibration and a short history of depth images. Thread-safe.
+
+    :param info_topic: where calibration comes from, to be named in messages
+    :param notify: told, once a change, why calibration or depth cannot be used
+    """
+
+    def __init__(self, info_topic: str, notify: Callable[[str], None]) -> None:
+        self.camera_info: CameraInfo | None = None
+        self._info_topic = info_topic
+        self._notify = notify
+        self._notified: dict[str, str] = {}
+        self._lock = threading.Lock()
+        self._depths: deque[Image] = deque(maxlen=HISTORY)
+
+    def add_depth(self, message: Image) -> None:
+        """Store a depth image registered to the colour image."""
+        with self._lock:
+            self._depths.append(message)
+
+    def clear(self) -> None:
+        """Forget all messages."""
+        self.camera_info = None
+        with self._lock:
+            self._depths.clear()
+
+    def intrinsics(self, width: int, height: int) -> CameraIntrinsics | None:
+        """Return the intrinsics of an image of ``width`` x ``height`` pixels, where the camera is calibrated."""
+        if self.camera_info is None:
+            self.notify(
+                'camera_info', f'no message on {self._info_topic}, so objects have no metres; remap camera_info'
+            )
+            return None
+        try:
+            intrinsics = intrinsics_from_message(self.camera_info, width, height)
+        except ValueError as error:
+            self.notify('camera_info', str(error))
+            return None
+        self._notified.pop('camera_info', None)
+        return intrinsics
+
+    def depth(self, stamp_ns: int, width: int, height: int) -> np.ndarray | None:
+        """Return the depth measured at a time, ``(height, width)`` float32 [m], where there is any within 50 ms."""
+        with self._lock:
+            message = min(self._depths, key=lambda each: abs(stamp_to_ns(each.header.stamp) - stamp_ns), default=None)
+        if message is None or abs(stamp_to_ns(message.header.stamp) - stamp_ns) > DEPTH_TOLERANCE_NS:
+            return None
+        try:
+            depth = depth_from_image(message)
+        except ConversionError as error:
+            self.notify('depth', str(error))
+            return None
+        if abs(depth.shape[1] * height / (depth.shape[0] * width) - 1) > 0.02:
+            self.notify(
+                'depth',
+                f'depth image of {depth.shape[1]} x {depth.shape[0]} pixels does not fit the image of '
+                f'{width} x {height}; register depth to the colour image',
+            )
+            return None
+        return cv2.resize(depth, (width, height), interpolation=cv2.INTER_NEAREST)
+
+    def notify(self, subject: str, reason: str) -> None:
+        """Tell a reason, unless it was the last one told of that subject."""
+        if reason != self._notified.get(subject):
+            self._notified[subject] = reason
+            self._notify(reason)

@@ -1,0 +1,169 @@
+"""The model as the node uses it: settings and a frame in, maps or an answer out. Knows nothing of ROS."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from cooper_model import loading
+from cooper_model.scene import describe_scene
+from cooper_model.types import (
+    MODES,
+    Answer,
+    AnswerReady,
+    DepthMap,
+    Event,
+    Frame,
+    ImageReady,
+    Modality,
+    Relation,
+    SceneObject,
+    Segmentation,
+)
+from cooper_ros.worker import Stop
+
+if TYPE_CHECKING:
+    from cooper_model.reasoner import Reasoner
+
+
+class BadQuestion(ValueError):
+    """The question cannot be asked; the text names what is wrong with it."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """What to load; None stands for the default of ``cooper_model.loading.load``."""
+
+    checkpoint: str | None
+    backend: str
+    device: str | None
+    graphs: str | None
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What may change between two jobs; zero stands for the checkpoint's own value.
+
+    :param seed: of the noise that images are generated from
+    :param num_timesteps, image_scale, text_scale: of the image sampler
+    :param max_turns: after which an answer is forced
+    :param min_object_area: least area of an object [px of the frame]
+    """
+
+    seed: int = 0
+    num_timesteps: int = 0
+    image_scale: float = 0.0
+    text_scale: float = 0.0
+    max_turns: int = 0
+    min_object_area: int = 1
+
+
+@dataclass(frozen=True)
+class Question:
+    """One question about one frame.
+
+    :param live: the frame is the camera's, so that what is perceived in it is worth publishing
+    """
+
+    frame: Frame
+    text: str
+    choices: tuple[str, ...] = ()
+    mode: str = 'auto'
+    live: bool = False
+
+
+@dataclass(frozen=True)
+class Perceived:
+    """What the model saw in one frame.
+
+    :param seconds: time that it took
+    """
+
+    frame: Frame
+    depth: DepthMap | None
+    segmentation: Segmentation | None
+    objects: tuple[SceneObject, ...] = ()
+    relations: tuple[Relation, ...] = ()
+    seconds: float = 0.0
+
+
+class Inference:
+    """A loaded model. Not for two threads at once.
+
+    :raises Exception: whatever loading raises, see ``cooper_model.loading.load``
+    """
+
+    def __init__(self, source: Source) -> None:
+        self._reasoner: Reasoner = loading.load(
+            source.checkpoint, source.backend, source.device, graphs=source.graphs
+        )
+        self._config = self._reasoner.backend.config
+
+    def _apply(self, settings: Settings) -> None:
+        given = {name: getattr(settings, name) for name in ('num_timesteps', 'image_scale', 'text_scale')}
+        overrides = {name: value for name, value in given.items() if value}
+        self._reasoner.sampler = replace(self._config.sampler, **overrides)
+        turns = settings.max_turns or self._config.max_turns
+        self._reasoner.backend.config = replace(self._config, max_turns=turns)
+
+    def perceive(self, frame: Frame, modalities: tuple[Modality, ...], settings: Settings, stop: Stop) -> Perceived:
+        """Generate maps of a frame, and read objects and relations from them.
+
+        :raises Cancelled: ``stop()`` became true
+        """
+        began = time.monotonic()
+        self._apply(settings)
+        maps: dict[str, Any] = {}
+        for event in self._reasoner.perceive(frame, modalities, seed=settings.seed, cancelled=stop):
+            if isinstance(event, ImageReady):
+                maps[event.modality] = event.image
+        depth, segmentation = maps.get('depth'), maps.get('segmentation')
+        scene = _large(describe_scene(frame, depth, segmentation), settings.min_object_area)
+        return Perceived(frame, depth, segmentation, *scene, time.monotonic() - began)
+
+    def ask(self, question: Question, settings: Settings, on_event: Callable[[Event], None], stop: Stop) -> Answer:
+        """Answer a question; ``on_event`` takes each event as it happens.
+
+        :raises BadQuestion: the model does not take it
+        :raises Cancelled: ``stop()`` became true
+        """
+        self._apply(settings)
+        options = {'mode': question.mode, 'choices': question.choices, 'seed': settings.seed}
+        try:
+            events = self._reasoner.ask(question.frame, question.text, **options, cancelled=stop)
+        except ValueError as error:
+            raise BadQuestion(str(error)) from error
+        answer = None
+        for event in events:
+            if isinstance(event, AnswerReady):
+                scene = (event.answer.objects, event.answer.relations)
+                objects, relations = _large(scene, settings.min_object_area)
+                answer = replace(event.answer, objects=objects, relations=relations)
+                event = AnswerReady(answer)
+            on_event(event)
+        if answer is None:
+            raise RuntimeError('the reasoner ended without an answer')
+        return answer
+
+
+def check_mode(mode: str) -> None:
+    """Refuse an unknown mode before the question has waited for its turn.
+
+    :raises BadQuestion: it is unknown
+    """
+    if mode not in MODES:
+        raise BadQuestion(f'mode {mode!r} is unknown; expected {", ".join(MODES)}, or nothing for the default')
+
+
+def _large(
+    scene: tuple[tuple[SceneObject, ...], tuple[Relation, ...]], least: int
+) -> tuple[tuple[SceneObject, ...], tuple[Relation, ...]]:
+    """Leave out objects below an area, and what is said of them."""
+    objects, relations = scene
+    large = {item.id for item in objects if item.area >= least}
+    return (
+        tuple(item for item in objects if item.id in large),
+        tuple(each for each in relations if {each.subject_id, each.object_id} <= large),
+    )

@@ -1,0 +1,66 @@
+"""Answers and events of the model as responses, results and feedback."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from cooper_model.types import Answer, AnswerReady, Event, Frame, ImageReady, ImageRequested, TextDelta
+from cooper_msgs.action import Ask
+from cooper_msgs.srv import GetRelations
+from cooper_ros.conversions import header_of, image_message, object_message, relation_message
+from cooper_ros.inference import Perceived
+
+
+def fill_answer(message: Any, answer: Answer, frame: Frame) -> None:
+    """Write an answer into a ``Query`` response or an ``Ask`` result."""
+    header = header_of(frame)
+    message.answer = answer.text
+    message.value = math.nan if answer.value is None else float(answer.value)
+    message.unit = answer.unit
+    message.confidence = float(answer.confidence)
+    message.thoughts = list(answer.thoughts)
+    if answer.depth is not None:
+        message.depth_color = image_message(answer.depth.color, 'rgb8', header)
+    if answer.segmentation is not None:
+        message.segmentation = image_message(answer.segmentation.color, 'rgb8', header)
+    message.objects = [object_message(item) for item in answer.objects]
+    message.relations = [relation_message(relation) for relation in answer.relations]
+    message.success = True
+
+
+def feedback_of(event: Event, frame: Frame) -> Ask.Feedback | None:
+    """Return what the asker is told of an event, None where it says nothing new."""
+    if isinstance(event, TextDelta):
+        return Ask.Feedback(stage='thinking', text=event.text)
+    if isinstance(event, ImageRequested):
+        return Ask.Feedback(stage=event.modality)
+    if isinstance(event, ImageReady):
+        return Ask.Feedback(stage=event.modality, image=image_message(event.image.color, 'rgb8', header_of(frame)))
+    if isinstance(event, AnswerReady):
+        return Ask.Feedback(stage='answer', text=event.answer.text)
+    return None
+
+
+def fill_relations(response: GetRelations.Response, request: GetRelations.Request, perceived: Perceived) -> None:
+    """Write the relations that a request's filters let through, and the objects that they name."""
+    filters = (request.subject, request.predicate, request.object)
+    relations = [
+        relation
+        for relation in perceived.relations
+        if _matches(request.subject, relation.subject)
+        and _matches(request.predicate, relation.predicate)
+        and _matches(request.object, relation.object)
+    ]
+    named = {each for relation in relations for each in (relation.subject_id, relation.object_id)}
+    objects = [item for item in perceived.objects if item.id in named or not any(filters)]
+    response.objects = [object_message(item) for item in objects]
+    response.relations = [relation_message(relation) for relation in relations]
+    response.header = header_of(perceived.frame)
+    response.success = True
+
+
+def _matches(given: str, value: str) -> bool:
+    """Whether a filter fits: empty, equal, or the class of a name that has a colour before it (ball, red ball)."""
+    wanted, value = given.strip().lower(), value.lower()
+    return not wanted or value == wanted or value.endswith(f' {wanted}')
