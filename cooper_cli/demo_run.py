@@ -116,6 +116,7 @@ class Demo:
             self.tell('the recording is longer than the run')
         # Camera first: then every image that it published is accounted for by the node.
         self.report.camera_status = camera.stop()
+        watcher.wait_for(lambda: _camera_state(watcher) == 'finished', SETTLE_SECONDS, node.require_alive)
         time.sleep(SETTLE_SECONDS)
         node.require_alive()
         self._account(watcher)
@@ -248,7 +249,11 @@ def _perceived_messages(watcher: Watcher) -> int:
 
 
 def _played(watcher: Watcher) -> bool:
-    return watcher.status('camera: source').get('state', '') in ('holding the last image', 'finished')
+    return _camera_state(watcher) in ('holding the last image', 'finished')
+
+
+def _camera_state(watcher: Watcher) -> str:
+    return watcher.status('camera: source').get('state', '')
 
 
 def _private_names() -> str:

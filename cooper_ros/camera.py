@@ -15,6 +15,7 @@ from typing import Any
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rclpy.duration import Duration
 from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.logging import get_logger
@@ -29,6 +30,8 @@ from cooper_ros.conversions import camera_info_message, image_message
 from cooper_ros.playback import BagPlayer, ShotPlayer
 from cooper_ros.sources import Shot, SourceError, kind_of
 from cooper_ros.transport import make_room_for_images
+
+ACKNOWLEDGE_SECONDS = 2.0
 
 
 class CameraNode(Node):
@@ -71,6 +74,9 @@ class CameraNode(Node):
         else:
             ShotPlayer(kind, wanted, self, self._stop).play()
         self.report('finished')
+        # What is still on its way would be lost with its publisher.
+        for publisher in (*self._publishers_by_role.values(), self._diagnostics):
+            publisher.wait_for_all_acked(Duration(seconds=ACKNOWLEDGE_SECONDS))
 
     def _play_bag(self) -> None:
         try:
