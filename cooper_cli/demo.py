@@ -95,9 +95,8 @@ def _questions(report: Report) -> Table:
     for column in ('mode', 'via', 'question', 'answer', 'truth', 'seconds', 'images'):
         table.add_column(column)
     for asked in report.asked:
-        answer = asked.reply.answer if asked.answered else f'({asked.message})'
         truth = asked.truth['answer'] if asked.truth else ''
-        cells = (asked.question.mode, asked.via, asked.question.text, answer, truth, f'{asked.seconds:.2f}')
+        cells = (asked.question.mode, asked.via, asked.question.text, asked.said, truth, f'{asked.seconds:.2f}')
         table.add_row(*(escape(cell) for cell in cells), ', '.join(asked.images))
     return table
 

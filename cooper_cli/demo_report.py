@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from textwrap import shorten
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,8 @@ import numpy as np
 from cooper_model.types import MODES
 from cooper_ros.client import Feedback, Question, Reply
 from cooper_ros.watcher import METRIC_OUTPUTS, Picture
+
+LINE = 90
 
 
 @dataclass
@@ -56,12 +59,16 @@ class Asked:
         known = Truth(truth['answer'], truth['value'], truth['unit'], tuple(truth['choices']))
         return is_right(self.reply.answer, known)
 
+    @property
+    def said(self) -> str:
+        """The answer, or in brackets why there is none, cut to a line."""
+        return shorten(self.reply.answer if self.answered else f'({self.message})', LINE, placeholder=' ...')
+
     def line(self) -> str:
         """Return question, answer and verdict in a line for people."""
         verdict = {None: '', True: ', agrees', False: f', truth: {self.truth and self.truth["answer"]}'}[self.right]
-        said = self.reply.answer if self.answered else f'({self.message})'
         head = f'{self.question.mode:10} {self.via:7} {self.question.text}'
-        return f'{head} -> {said} [{self.seconds:.1f} s{verdict}]'
+        return f'{head} -> {self.said} [{self.seconds:.1f} s{verdict}]'
 
     def record(self) -> dict[str, Any]:
         """Return what there is to say, for JSON."""
