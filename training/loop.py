@@ -1,7 +1,8 @@
 """What every stage shares: optimiser, schedule, moving average, exact resume, curves and a progress bar.
 
-A stage gives a loss for step *n*; batches are drawn from ``(seed, n)`` alone, so a resumed run sees just the batches
-that an uninterrupted one would have seen.
+A stage gives a loss for step *n*; batches are drawn from ``(seed, n, process)`` alone, so a resumed run sees just the
+batches that an uninterrupted one would have seen. Started by ``torchrun``, each process draws its own batch and gradients
+are averaged; on a CPU two processes of one thread do more than one of two.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.distributed as dist
 import yaml
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from safetensors import safe_open
@@ -25,6 +27,8 @@ from torch.utils.tensorboard import SummaryWriter
 
 log = logging.getLogger(__name__)
 STATE = 'state.safetensors'
+ADAM_STATE = ('step', 'exp_avg', 'exp_avg_sq')
+MUON_STATE = ('momentum_buffer',)
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,8 @@ class LoopConfig:
     :param ema: decay of the moving average of the weights; early on ``(1 + step) / (10 + step)`` where smaller
     :param save_every, evaluate_every, log_every: in steps
     :param bf16: autocast to bfloat16
+    :param muon: orthogonalised momentum (Jordan et al. 2024) for the matrices of layers, with the step size of AdamW;
+        embeddings, output layers and vectors stay with AdamW
     """
 
     steps: int
@@ -52,6 +58,7 @@ class LoopConfig:
     evaluate_every: int = 500
     log_every: int = 20
     bf16: bool = True
+    muon: bool = False
 
 
 def rate(step: int, config: LoopConfig) -> float:
@@ -62,9 +69,9 @@ def rate(step: int, config: LoopConfig) -> float:
     return config.learning_rate * up * down
 
 
-def batch_rng(seed: int, step: int) -> np.random.Generator:
-    """Return the random stream of one step."""
-    return np.random.default_rng((seed, step))
+def batch_rng(seed: int, step: int, process: int = 0) -> np.random.Generator:
+    """Return the random stream of one step in one process."""
+    return np.random.default_rng((seed, step, process))
 
 
 def read_config(path: str | Path) -> dict:
@@ -84,13 +91,12 @@ class Run:
     def __init__(self, model: nn.Module, config: LoopConfig, folder: str | Path) -> None:
         self.model, self.config, self.folder = model, config, Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
+        self.processes = int(os.environ.get('WORLD_SIZE', '1'))
+        self.process = int(os.environ.get('RANK', '0'))
+        if self.processes > 1 and not dist.is_initialized():
+            dist.init_process_group('nccl' if torch.cuda.is_available() else 'gloo')
         self.parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        matrices = [p for p in self.parameters.values() if p.ndim > 1]
-        vectors = [p for p in self.parameters.values() if p.ndim <= 1]
-        groups = [{'params': matrices}, {'params': vectors, 'weight_decay': 0.0}]
-        self.optimizer = torch.optim.AdamW(
-            groups, config.learning_rate, betas=config.betas, weight_decay=config.weight_decay, fused=True
-        )
+        self.optimizers = _optimizers(self.parameters, config)
         self.average = {name: p.detach().clone() for name, p in self.parameters.items()}
         self.step = 0
         if (self.folder / STATE).is_file():
@@ -102,13 +108,16 @@ class Run:
         evaluate: Callable[[int], Mapping[str, float]] | None = None,
     ) -> None:
         """Train to the last step. ``loss`` returns named parts; ``total`` is what is minimised."""
-        writer = SummaryWriter(str(self.folder / 'curves'))
+        first = self.process == 0
+        writer = SummaryWriter(str(self.folder / 'curves')) if first else None
         columns = (TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns) as bar:
+        with Progress(*columns, disable=not first) as bar:
             task = bar.add_task('training', total=self.config.steps, completed=self.step)
             while self.step < self.config.steps:
                 parts = self._update(loss)
                 bar.advance(task)
+                if not first:
+                    continue
                 if self.step % self.config.log_every == 0:
                     shown = {name: float(value.detach()) for name, value in parts.items()}
                     self._log(writer, 'train', shown)
@@ -119,26 +128,45 @@ class Run:
                         self._log(writer, 'held out', evaluate(self.step))
                 if last or self.step % self.config.save_every == 0:
                     self.save()
-        writer.close()
+        if writer:
+            writer.close()
 
     def _update(self, loss: Callable[[int, np.random.Generator], Mapping[str, Tensor]]) -> Mapping[str, Tensor]:
         config = self.config
-        for group in self.optimizer.param_groups:
-            group['lr'] = rate(self.step, config)
-        torch.manual_seed(config.seed * 1_000_003 + self.step)
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group['lr'] = rate(self.step, config)
+        torch.manual_seed((config.seed * 1_000_003 + self.step) * self.processes + self.process)
         with torch.autocast(next(self.model.parameters()).device.type, torch.bfloat16, enabled=config.bf16):
-            parts = loss(self.step, batch_rng(config.seed, self.step))
+            parts = loss(self.step, batch_rng(config.seed, self.step, self.process))
         if not torch.isfinite(parts['total']):
             raise FloatingPointError(f'loss is {float(parts["total"])} at step {self.step}; lower the learning rate')
-        self.optimizer.zero_grad(set_to_none=True)
+        for p in self.parameters.values():
+            p.grad = None
         parts['total'].backward()
+        self._share_gradients()
         torch.nn.utils.clip_grad_norm_(self.parameters.values(), config.clip)
-        self.optimizer.step()
+        for optimizer in self.optimizers:
+            optimizer.step()
         self.step += 1
         decay = min(config.ema, (1 + self.step) / (10 + self.step))
         current = [p.detach() for p in self.parameters.values()]
         torch._foreach_lerp_(list(self.average.values()), current, 1 - decay)
         return parts
+
+    def _share_gradients(self) -> None:
+        if self.processes == 1:
+            return
+        for p in self.parameters.values():
+            # A process whose batch did not touch a weight still takes part.
+            p.grad = torch.zeros_like(p) if p.grad is None else p.grad
+        flat = torch.cat([p.grad.flatten() for p in self.parameters.values()])
+        dist.all_reduce(flat)
+        flat /= self.processes
+        for p, part in zip(
+            self.parameters.values(), flat.split([p.numel() for p in self.parameters.values()]), strict=True
+        ):
+            p.grad.copy_(part.view_as(p))
 
     def averaged(self) -> _Averaged:
         """Return a context in which the model has its averaged weights."""
@@ -155,8 +183,9 @@ class Run:
         tensors = {f'model.{name}': p.detach() for name, p in self.parameters.items()}
         tensors |= {f'average.{name}': p for name, p in self.average.items()}
         for name, p in self.parameters.items():
-            for key, value in self.optimizer.state.get(p, {}).items():
-                tensors[f'{key}.{name}'] = value
+            for optimizer in self.optimizers:
+                for key, value in optimizer.state.get(p, {}).items():
+                    tensors[f'{key}.{name}'] = value
         unfinished = self.folder / (STATE + '.part')
         meta = {'step': str(self.step), 'config': json.dumps(asdict(self.config))}
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, unfinished, meta)
@@ -174,10 +203,35 @@ class Run:
                     self.average[name].copy_(file.get_tensor(key))
                 else:
                     state[name][kind] = file.get_tensor(key)
-        for name, p in self.parameters.items():
-            if state[name]:
-                self.optimizer.state[p] = {k: v.to(p.device) if k != 'step' else v for k, v in state[name].items()}
+        for optimizer in self.optimizers:
+            names = MUON_STATE if isinstance(optimizer, torch.optim.Muon) else ADAM_STATE
+            own = {p for group in optimizer.param_groups for p in group['params']}
+            for name, p in self.parameters.items():
+                if p in own and set(names) <= set(state[name]):
+                    kept = {key: state[name][key] for key in names}
+                    optimizer.state[p] = {k: v.to(p.device) if k != 'step' else v for k, v in kept.items()}
         log.info('resumed %s at step %d', self.folder, self.step)
+
+
+def _optimizers(parameters: Mapping[str, nn.Parameter], config: LoopConfig) -> list[torch.optim.Optimizer]:
+    inner = {name: p for name, p in parameters.items() if config.muon and p.ndim == 2 and '.layers.' in name}
+    rest = [p for name, p in parameters.items() if name not in inner]
+    groups = [
+        {'params': [p for p in rest if p.ndim > 1]},
+        {'params': [p for p in rest if p.ndim <= 1], 'weight_decay': 0.0},
+    ]
+    adamw = torch.optim.AdamW(
+        groups, config.learning_rate, betas=config.betas, weight_decay=config.weight_decay, fused=True
+    )
+    if not inner:
+        return [adamw]
+    muon = torch.optim.Muon(
+        inner.values(),
+        lr=config.learning_rate,
+        weight_decay=config.weight_decay,
+        adjust_lr_fn='match_rms_adamw',
+    )
+    return [muon, adamw]
 
 
 class _Averaged:

@@ -125,7 +125,7 @@ class Sft:
             own = owner == n
             images += [targets['image'][n].to(device), *noisy[own]]
             all_times += [0.0, *times[own].tolist()]
-        batch = pack([sample.segments for sample in samples], self.config, 128)
+        batch = pack([sample.segments for sample in samples], self.config, 96)
         shown = vision_pixels([picture for sample in samples for picture in sample.vision], device)
         output = packed_forward(
             self.model, batch, PackedImages(shown, images, all_times, [self.grid] * len(images))
