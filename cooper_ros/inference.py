@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from cooper_model import loading
@@ -26,6 +27,8 @@ from cooper_ros.worker import Stop
 
 if TYPE_CHECKING:
     from cooper_model.reasoner import Reasoner
+
+Scene = tuple[tuple[SceneObject, ...], tuple[Relation, ...]]
 
 
 class BadQuestion(ValueError):
@@ -76,17 +79,31 @@ class Question:
 
 @dataclass(frozen=True)
 class Perceived:
-    """What the model saw in one frame.
+    """What the model saw in one frame. Objects and relations are worked out when somebody asks for them.
 
-    :param seconds: time that it took
+    :param least: area of the smallest object that counts [px of the frame]
+    :param seconds: time that the maps took
     """
 
     frame: Frame
     depth: DepthMap | None
     segmentation: Segmentation | None
-    objects: tuple[SceneObject, ...] = ()
-    relations: tuple[Relation, ...] = ()
+    least: int = 1
     seconds: float = 0.0
+
+    @cached_property
+    def _scene(self) -> Scene:
+        return _large(describe_scene(self.frame, self.depth, self.segmentation), self.least)
+
+    @property
+    def objects(self) -> tuple[SceneObject, ...]:
+        """The objects of the segmentation."""
+        return self._scene[0]
+
+    @property
+    def relations(self) -> tuple[Relation, ...]:
+        """The relations between the objects."""
+        return self._scene[1]
 
 
 class Inference:
@@ -109,7 +126,7 @@ class Inference:
         self._reasoner.backend.config = replace(self._config, max_turns=turns)
 
     def perceive(self, frame: Frame, modalities: tuple[Modality, ...], settings: Settings, stop: Stop) -> Perceived:
-        """Generate maps of a frame, and read objects and relations from them.
+        """Generate maps of a frame.
 
         :raises Cancelled: ``stop()`` became true
         """
@@ -119,9 +136,8 @@ class Inference:
         for event in self._reasoner.perceive(frame, modalities, seed=settings.seed, cancelled=stop):
             if isinstance(event, ImageReady):
                 maps[event.modality] = event.image
-        depth, segmentation = maps.get('depth'), maps.get('segmentation')
-        scene = _large(describe_scene(frame, depth, segmentation), settings.min_object_area)
-        return Perceived(frame, depth, segmentation, *scene, time.monotonic() - began)
+        seconds = time.monotonic() - began
+        return Perceived(frame, maps.get('depth'), maps.get('segmentation'), settings.min_object_area, seconds)
 
     def ask(self, question: Question, settings: Settings, on_event: Callable[[Event], None], stop: Stop) -> Answer:
         """Answer a question; ``on_event`` takes each event as it happens.
@@ -157,9 +173,7 @@ def check_mode(mode: str) -> None:
         raise BadQuestion(f'mode {mode!r} is unknown; expected {", ".join(MODES)}, or nothing for the default')
 
 
-def _large(
-    scene: tuple[tuple[SceneObject, ...], tuple[Relation, ...]], least: int
-) -> tuple[tuple[SceneObject, ...], tuple[Relation, ...]]:
+def _large(scene: Scene, least: int) -> Scene:
     """Leave out objects below an area, and what is said of them."""
     objects, relations = scene
     large = {item.id for item in objects if item.area >= least}

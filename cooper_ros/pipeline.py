@@ -140,8 +140,8 @@ class Pipeline:
         self.counts = replace(self.counts, answered=self.counts.answered + 1, answer_seconds=seconds)
         newer = self._last is not None and self._last.perceived.frame.stamp_ns > question.frame.stamp_ns
         if question.live and not newer and (answer.depth or answer.segmentation):
-            maps = (answer.depth, answer.segmentation)
-            self._publish(Perceived(question.frame, *maps, answer.objects, answer.relations, seconds))
+            least = self._parameters['min_object_area']
+            self._publish(Perceived(question.frame, answer.depth, answer.segmentation, least, seconds))
         return answer
 
     def _on_failure(self, error: Exception) -> None:
