@@ -17,11 +17,13 @@ if TYPE_CHECKING:
     from cooper_sim.questions import Question
 
 CAMERA = (640, 480)
-SEARCHED_SCENES = 12
+SEARCHED_SCENES, QUESTIONS = 8, 2
+# Questions that a depth map helps with.
+CATEGORIES = {'relative_distance': 1.0, 'metric_distance': 1.0, 'front_behind': 1.0}
 
 
 def camera_frames(count: int, seed: int) -> list[tuple[Frame, list[Question]]]:
-    """Return simulated frames of a 640x480 camera, each with questions."""
+    """Return simulated frames of a 640x480 camera, each with questions about depth."""
     from cooper_sim.distribution import Distribution
     from cooper_sim.questions import ask_questions
     from cooper_sim.render import Renderer
@@ -32,7 +34,8 @@ def camera_frames(count: int, seed: int) -> list[tuple[Frame, list[Question]]]:
     for number in range(count):
         sample = make_sample(seed + number, renderer, distribution)
         frame = Frame(sample.image, sample.intrinsics)
-        frames.append((frame, ask_questions(sample, np.random.default_rng(seed + number))))
+        questions = ask_questions(sample, np.random.default_rng(seed + number), QUESTIONS, CATEGORIES)
+        frames.append((frame, questions))
     return frames
 
 
