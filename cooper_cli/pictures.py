@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from cooper_model.perception import overlay
 from cooper_model.transforms import to_rgb
 from cooper_model.types import CameraIntrinsics, DepthMap, Frame, Modality, Segmentation
 
@@ -98,19 +99,6 @@ def save_segmentation(folder: Path, segmentation: Segmentation, image: np.ndarra
         'segmentation': save_array(folder / 'segmentation.png', segmentation.color),
         'overlay': save_array(folder / 'overlay.png', overlay(image, segmentation)),
     }
-
-
-def overlay(image: np.ndarray, segmentation: Segmentation) -> np.ndarray:
-    """Return the camera image with every instance tinted in the model's colour and outlined in white."""
-    ids = segmentation.instances
-    mixed = image.astype(np.float32)
-    inside = ids > 0
-    mixed[inside] = 0.5 * mixed[inside] + 0.5 * segmentation.color[inside]
-    edge = np.zeros(ids.shape, bool)
-    edge[:, 1:] |= ids[:, 1:] != ids[:, :-1]
-    edge[1:] |= ids[1:] != ids[:-1]
-    mixed[edge] = 255
-    return np.rint(mixed).astype(np.uint8)
 
 
 def save_map(folder: Path, modality: Modality, number: int, picture: DepthMap | Segmentation) -> Path:

@@ -55,6 +55,10 @@ class Located(Protocol):
 # Depth to points and objects
 
 
+_ROWS_FOR_UP = 96
+_POINTS_OF_OBJECT = 4000
+
+
 def unproject(depth: np.ndarray, intrinsics: CameraIntrinsics) -> np.ndarray:
     """Return each pixel's point, ``(height, width, 3)`` float32, optical frame, in the unit of ``depth``.
 
@@ -99,6 +103,8 @@ def describe_objects(
         label = int(np.bincount(segmentation.labels[rows, columns]).argmax())
         name = segmentation.names[label] if label < len(segmentation.names) else 'object'
         confidence = float(np.mean(segmentation.confidence[rows, columns]))
+        thin = max(1, int(area) // _POINTS_OF_OBJECT)
+        rows, columns = rows[::thin], columns[::thin]
         middle = None if z is None else _robust_median(z[rows, columns])
         center, size = (None, None) if points is None else _extent(points[rows, columns])
         found.append(SceneObject(number, name, confidence, box, int(area), center, size, middle, metric))
@@ -135,6 +141,9 @@ def estimate_up(points: np.ndarray) -> Vector | None:
     :param points: ``(height, width, 3)`` as `unproject` returns
     :returns: a unit vector, or None where fewer than a twentieth of the pixels lie on such surfaces
     """
+    # A level surface that matters spans many pixels: a hundred rows tell as much as a thousand.
+    thin = max(1, min(points.shape[:2]) // _ROWS_FOR_UP)
+    points = points[::thin, ::thin]
     step = max(1, min(points.shape[:2]) // 32)
     across = points[: -2 * step, 2 * step :] - points[: -2 * step, : -2 * step]
     along = points[2 * step :, : -2 * step] - points[: -2 * step, : -2 * step]

@@ -147,3 +147,18 @@ def _peaks(values: np.ndarray, min_area: int) -> np.ndarray:
         peaks.append(sums[near].sum(0) / counts[near].sum())
         free &= ~near
     return np.asarray(peaks, np.float64).reshape(-1, flat.shape[1])
+
+
+def overlay(image: np.ndarray, segmentation: Segmentation) -> np.ndarray:
+    """Return the image with every instance tinted in the drawn colour and outlined in white.
+
+    :param image: ``(height, width, 3)`` uint8 RGB, of the segmentation's size
+    """
+    ids = segmentation.instances
+    mixed = cv2.addWeighted(image, 0.5, segmentation.color, 0.5, 0)
+    mixed = cv2.copyTo(mixed, (ids > 0).astype(np.uint8), image.copy())
+    edge = np.zeros(ids.shape, bool)
+    edge[:, 1:] = ids[:, 1:] != ids[:, :-1]
+    edge[1:] |= ids[1:] != ids[:-1]
+    mixed[edge] = 255
+    return mixed

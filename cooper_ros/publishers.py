@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-import cv2
 import numpy as np
 from rclpy.lifecycle import LifecycleNode, LifecyclePublisher
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
@@ -14,6 +13,7 @@ from std_msgs.msg import Header
 from visualization_msgs.msg import MarkerArray
 
 from cooper_model.geometry import unproject
+from cooper_model.perception import overlay
 from cooper_model.types import UNLABELLED, DepthMap, Frame, Modality, Segmentation
 from cooper_msgs.msg import SceneGraph
 from cooper_ros.conversions import (
@@ -27,7 +27,8 @@ from cooper_ros.inference import Perceived
 from cooper_ros.markers import scene_markers
 
 # Reliable reaches both reliable and best-effort subscribers; one message is enough, the newest wins.
-_RELIABLE = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
+# All maps of a frame leave at once, and a subscriber takes its time with the large ones.
+_RELIABLE = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
 _LATCHED = QoSProfile(
     depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL
 )
@@ -45,7 +46,6 @@ _TOPICS: dict[str, type] = {
     'scene': SceneGraph,
 }
 _NEEDS_BOTH = ('markers', 'scene')
-_OVERLAY_WEIGHT = 0.5
 
 
 def _vision_msgs() -> Any | None:
@@ -54,12 +54,6 @@ def _vision_msgs() -> Any | None:
         return importlib.import_module('vision_msgs.msg')
     except ImportError:
         return None
-
-
-def overlay(image: np.ndarray, segmentation: Segmentation) -> np.ndarray:
-    """Return the image with the drawn colours mixed in where there are objects, ``(height, width, 3)`` uint8."""
-    mixed = cv2.addWeighted(image, 1 - _OVERLAY_WEIGHT, segmentation.color, _OVERLAY_WEIGHT, 0)
-    return cv2.copyTo(mixed, (segmentation.instances > 0).astype(np.uint8), image.copy())
 
 
 class Publishers:

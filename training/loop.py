@@ -1,8 +1,8 @@
 """What every stage shares: optimiser, schedule, moving average, exact resume, curves and a progress bar.
 
 A stage gives a loss for step *n*; batches are drawn from ``(seed, n, process)`` alone, so a resumed run sees just the
-batches that an uninterrupted one would have seen. Started by ``torchrun``, each process draws its own batch and gradients
-are averaged; on a CPU two processes of one thread do more than one of two.
+batches that an uninterrupted one would have seen. Started by ``torchrun``, each process draws its own batch and
+gradients are averaged; on a CPU two processes of one thread do more than one of two.
 """
 
 from __future__ import annotations

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cooper_cli.pictures import load_frame, load_image, make_folder, millimetres, overlay, save_depth, save_segmentation
+from cooper_cli.pictures import load_frame, load_image, make_folder, millimetres, save_depth, save_segmentation
+from cooper_model.perception import overlay
 from cooper_model.types import DepthMap, Segmentation
 
 
