@@ -2,7 +2,7 @@
 
 ``python -m training.sft --config training/configs/nano/sft.yaml``. Starts from stage 1. Several conversations about one
 image are trained at once, as branches that share its tokens. The text loss falls on the model's own texts alone;
-``map_weight`` keeps the flow loss of stage 1 going, also in the contexts in which a reasoning model draws.
+``map_weights`` keep the flow loss of stage 1 going, also in the contexts in which a reasoning model draws.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class SftConfig:
     :param batch: scenes a step
     :param modes: mode of each conversation about a scene, with its probability; one is drawn for each entry
     :param shift: time shift of the maps
-    :param map_weight: weight of the flow loss, 0 for none
+    :param map_weights: weight of the flow loss of each modality, 0 for none
     :param listed_choices: probability that the choices of a question are listed below it
     :param drawn_in_thought: probability that a map asked for in a conversation is drawn there with a loss
     """
@@ -58,7 +58,7 @@ class SftConfig:
     batch: int
     modes: tuple[Mapping[str, float], ...]
     shift: float
-    map_weight: float = 1.0
+    map_weights: Mapping[str, float] = field(default_factory=lambda: dict.fromkeys(MODALITIES, 1.0))
     listed_choices: float = 0.5
     drawn_in_thought: float = 0.6
 
@@ -130,9 +130,15 @@ class Sft:
         output = packed_forward(
             self.model, batch, PackedImages(shown, images, all_times, [self.grid] * len(images))
         )
-        maps = flow_loss(output.velocities, clean, noise)
-        text = text_loss(self.model, output.understanding, batch.labels.to(device))
-        return {'total': text + settings.map_weight * maps, 'text': text, 'maps': maps}
+        parts = {'text': text_loss(self.model, output.understanding, batch.labels.to(device))}
+        total = parts['text']
+        for modality in MODALITIES:
+            own = [n for n, name in enumerate(kind) if name == modality]
+            if own:
+                velocities = [output.velocities[n] for n in own]
+                parts[modality] = flow_loss(velocities, clean[own], noise[own])
+                total = total + settings.map_weights[modality] * parts[modality]
+        return {'total': total, **parts}
 
     def sample(
         self, record: Record, settings: SftConfig, rng: np.random.Generator, vision: int, latents: int
