@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
@@ -135,7 +136,6 @@ class CooperClient:
         self._executor.add_node(self.node)
         self._thread = threading.Thread(target=self._spin, name='cooper-client', daemon=True)
         self._thread.start()
-        self._broken: BaseException | None = None
 
     def __enter__(self) -> CooperClient:
         return self
@@ -269,10 +269,14 @@ class CooperClient:
         return future.result()
 
     def _spin(self) -> None:
-        try:
-            self._executor.spin()
-        except ExternalShutdownException:
-            pass
+        while self._context.ok():
+            try:
+                self._executor.spin()
+                return
+            except ExternalShutdownException:
+                return
+            except Exception as error:  # noqa: BLE001 - logged; replies are still to come
+                self.node.get_logger().error(f'a callback failed: {error}\n{traceback.format_exc()}')
 
 
 def _cancel(sent: Future) -> None:

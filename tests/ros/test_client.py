@@ -109,6 +109,19 @@ def test_a_missing_node_is_named():
             client.ask(Question('Anyone?'), timeout=0.2)
 
 
+def test_a_callback_that_fails_is_logged_and_ends_nothing(tools, capfd):
+    calls = []
+
+    def fail():
+        calls.append(1)
+        raise ZeroDivisionError('on purpose')
+
+    with CooperClient(name='copper', namespace='/far/away') as client:
+        client.node.create_timer(0.02, fail)
+        tools.wait_for(lambda: len(calls) >= 3, 'later callbacks')
+    assert 'a callback failed: on purpose' in capfd.readouterr().err
+
+
 def test_a_question_given_up_is_cancelled_at_the_node(client, camera, node, tools):
     began = len(node[0].text())
     with pytest.raises(NoReply, match=f'{NAMESPACE}/cooper/ask did not reply within'):
