@@ -24,6 +24,7 @@ class Spec:
 
     :param limits: least and greatest value of a number
     :param choices: values that a text, or each of a list of texts, may have
+    :param excluded: numbers within the limits that cannot be used
     :param fixed: can be changed only while the node is unconfigured, because it decides what is loaded or subscribed
     """
 
@@ -32,6 +33,7 @@ class Spec:
     description: str
     limits: tuple[float, float] | None = None
     choices: tuple[str, ...] = ()
+    excluded: tuple[int, ...] = ()
     fixed: bool = False
 
     def descriptor(self) -> ParameterDescriptor:
@@ -51,6 +53,8 @@ class Spec:
 
     def problem(self, value: Any) -> str:
         """Return why ``value`` cannot be taken, or an empty text. Ranges are checked by rclpy from the descriptor."""
+        if value in self.excluded:
+            return f'{self.name}: {value} cannot be used; expected {self.description}'
         if not self.choices:
             return ''
         values = [value] if isinstance(value, str) else list(value)
@@ -70,7 +74,13 @@ SPECS = (
     Spec('seed', 0, 'seed of the noise that images are generated from', (0, 2**31 - 1)),
     Spec('image_transport', 'raw', 'which image topic to subscribe to', choices=TRANSPORTS, fixed=True),
     Spec('image_reliability', 'best_effort', 'reliability asked of the camera', choices=RELIABILITIES, fixed=True),
-    Spec('sampler.num_timesteps', 0, 'points of the image sampler; 0 = of the checkpoint', (0, 1000)),
+    Spec(
+        'sampler.num_timesteps',
+        0,
+        '2 or more points of the image sampler; 0 = of the checkpoint',
+        (0, 1000),
+        excluded=(1,),
+    ),
     Spec('sampler.image_scale', 0.0, 'guidance by the camera image; 0 = of the checkpoint', (0.0, 20.0)),
     Spec('sampler.text_scale', 0.0, 'guidance by the text; 0 = of the checkpoint', (0.0, 20.0)),
     Spec('max_turns', 0, 'turns after which an answer is forced; 0 = of the checkpoint', (0, 16)),

@@ -76,6 +76,7 @@ def test_values_given_at_the_start_are_taken(make):
         ('perception_rate', -1.0, 'range'),
         ('perception_rate', 1000.0, 'range'),
         ('sampler__num_timesteps', -3, 'range'),
+        ('sampler__num_timesteps', 1, '1 cannot be used; expected 2 or more points'),
         ('query_timeout', 0.0, 'range'),
         ('backend', 'abacus', "'abacus' is unknown, expected auto | torch"),
         ('default_mode', 'guess', "'guess'"),
