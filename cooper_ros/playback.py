@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from cooper_ros.bags import CameraBag, Recorded
 
 REPUBLISH_SECONDS = 0.5
+LOOP_SECONDS = 0.1
 
 
 class Outlet(Protocol):
@@ -54,7 +55,8 @@ class BagPlayer:
         while True:
             self.outlet.report('playing')
             self._play_once(newest)
-            if not self.parameters.loop or self.stop.is_set():
+            # Without a pause, a bag of a single image would be published as fast as the machine can.
+            if not self.parameters.loop or self.stop.wait(LOOP_SECONDS):
                 break
         if self.parameters.hold_last and 'image' in newest:
             self._hold(newest)

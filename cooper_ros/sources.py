@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from cooper_model.transforms import to_rgb
 from cooper_model.types import CameraIntrinsics
 
 SourceKind = Literal['sim', 'bag', 'video', 'images']
@@ -89,12 +90,14 @@ def image_files(path: Path) -> list[Path]:
 def read_image(path: Path) -> np.ndarray:
     """Return an image file as ``(height, width, 3)`` uint8 RGB, turned as its EXIF data says.
 
+    16-bit images keep their upper eight bits; transparency is composed over white.
+
     :raises SourceError: the file is no image or is cut off
     """
     try:
         with Image.open(path) as picture:
-            return np.asarray(ImageOps.exif_transpose(picture).convert('RGB'))
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+            return to_rgb(ImageOps.exif_transpose(picture))
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise SourceError(f'image {path} cannot be read ({error}); replace it or take it out of the folder') from error
 
 

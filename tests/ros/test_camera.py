@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 import zlib
 from dataclasses import fields
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -19,11 +21,12 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import String
 
-from cooper_ros.bags import CameraBag
+from cooper_ros.bags import CameraBag, Recorded
 from cooper_ros.camera_parameters import CameraParameters
 from cooper_ros.client import CooperClient
 from cooper_ros.conversions import intrinsics_from_message, stamp_to_ns
 from cooper_ros.encodings import colour_from_compressed, colour_from_image, depth_from_image
+from cooper_ros.playback import BagPlayer
 from cooper_ros.processes import RosProcess
 from cooper_ros.sources import Prefetch, Shot, SourceError, folder_shots, kind_of, video_shots
 
@@ -244,6 +247,45 @@ def test_a_truncated_image_is_named(tmp_path):
     (tmp_path / 'cut.jpg').write_bytes((tmp_path / 'cut.jpg').read_bytes()[:700])
     with pytest.raises(SourceError, match='cut.jpg cannot be read'):
         list(folder_shots(tmp_path, 1.0))
+
+
+def test_16_bit_images_of_a_folder_keep_their_upper_bits(tmp_path):
+    PillowImage.fromarray(np.full((4, 4), 20_000, np.uint16)).save(tmp_path / 'deep.png')
+    (shot,) = folder_shots(tmp_path, 1.0)
+    assert (shot.image == 20_000 >> 8).all()
+
+
+def test_a_bag_of_one_image_is_repeated_at_a_bearable_pace():
+    header = SimpleNamespace(stamp=SimpleNamespace(sec=3, nanosec=0), frame_id='camera')
+    data = np.zeros(3, np.uint8)
+    image = SimpleNamespace(header=header, height=1, width=1, encoding='rgb8', is_bigendian=0, step=3, data=data)
+
+    class Bag:
+        topics = SimpleNamespace(image=SimpleNamespace(compressed=False))
+
+        def messages(self):
+            yield Recorded('image', 0, image)
+
+    class Stop(threading.Event):
+        waited = 0.0
+
+        def wait(self, timeout=None):
+            Stop.waited += timeout
+            return Stop.waited >= 2
+
+    published = []
+
+    def publish(role, message):
+        published.append(message)
+        assert len(published) <= 50
+
+    outlet = SimpleNamespace(
+        publish=publish,
+        wait_for_subscribers=lambda compressed: None,
+        report=lambda state: None,
+    )
+    BagPlayer(Bag(), CameraParameters(loop=True, hold_last=False), outlet, Stop()).play()
+    assert len(published) >= 2
 
 
 def test_prefetching_hands_on_shots_and_errors():
