@@ -46,13 +46,14 @@ class Companions:
 
     def intrinsics(self, width: int, height: int) -> CameraIntrinsics | None:
         """Return the intrinsics of an image of ``width`` x ``height`` pixels, where the camera is calibrated."""
-        if self.camera_info is None:
+        info = self.camera_info
+        if info is None:
             self.notify(
                 'camera_info', f'no message on {self._info_topic}, so objects have no metres; remap camera_info'
             )
             return None
         try:
-            intrinsics = intrinsics_from_message(self.camera_info, width, height)
+            intrinsics = intrinsics_from_message(info, width, height)
         except ValueError as error:
             self.notify('camera_info', str(error))
             return None

@@ -99,9 +99,9 @@ class Pipeline:
     def stop(self) -> None:
         """End the worker after the current model step and let go of the model."""
         worker, self._worker = self._worker, None
-        self._last = None
         if worker is not None:
             worker.close()
+        self._last = None
 
     def newest(self) -> Frame:
         """Return the newest frame, unless it is older than max_image_age; raises as ``FrameStore.newest``."""
@@ -156,14 +156,14 @@ class Pipeline:
 
     def image_arrived(self) -> None:
         """Perceive the newest frame if the rate allows it."""
-        rate = self._parameters['perception_rate']
-        if self._worker is None or not self.enabled or rate <= 0:
+        rate, worker = self._parameters['perception_rate'], self._worker
+        if worker is None or not self.enabled or rate <= 0:
             return
         now = time.monotonic()
         if now < self._due - _EARLY / rate:
             return
         self._due = max(self._due + 1 / rate, now)
-        self._worker.wake()
+        worker.wake()
 
     def ask(self, question: Question, on_event: Callable[[Event], None], stop: Stop) -> Answer:
         """Answer a question, waiting for its turn. An empty mode stands for the parameter default_mode.
@@ -203,7 +203,8 @@ class Pipeline:
 
     def _finish(self, work: Callable[[Inference, Stop], ResultT], stop: Stop) -> ResultT:
         """Have the worker do ``work`` and wait for it."""
-        if self._worker is None:
+        worker = self._worker
+        if worker is None:
             raise Closed('no model is loaded; configure and activate the node')
 
         def counted(model: Inference, cancelled: Stop) -> ResultT:
@@ -213,7 +214,7 @@ class Pipeline:
                 self._count_failure(error)
                 raise
 
-        job = self._worker.submit(counted)
+        job = worker.submit(counted)
         timeout = self._parameters['query_timeout']
         _wait(job, stop, timeout)
         try:

@@ -118,8 +118,8 @@ class Requests:
         live = is_empty(request.image)
         question = Question(frame, request.question, tuple(request.choices), request.mode, live)
         answer = self._pipeline.ask(question, lambda event: on_event(event, frame), stop)
-        fill_answer(message, answer, frame)
         self._show(answer.text, frame)
+        fill_answer(message, answer, frame)  # last, because it says that all went well
         return message
 
     def _on_query(self, request: Query.Request, response: Query.Response) -> Query.Response:

@@ -43,7 +43,9 @@ def serve(node: Node, close: Callable[[], None], threads: int) -> None:
     thread = threading.Thread(target=spin, name='executor')
     thread.start()
     stop.wait()
-    close()
-    over.set()
-    thread.join()
-    executor.shutdown(timeout_sec=_END_SECONDS)
+    try:
+        close()
+    finally:
+        over.set()
+        thread.join()
+        executor.shutdown(timeout_sec=_END_SECONDS)
