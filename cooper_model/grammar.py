@@ -153,16 +153,19 @@ def parse_number(text: str) -> tuple[float, str] | None:
     text = text.strip()
     if len(text) > _LONGEST_NUMERIC:
         return None
-    word = text.rstrip('.').casefold()
-    if word in _WORDS:
-        return float(_WORDS.index(word)), ''
+    lone = text.rstrip('.').casefold()
+    if lone in _WORDS:
+        return float(_WORDS.index(lone)), ''
     match = _NUMBER.search(text)
     if match is None:
         return None
     value = float(match.group(1).replace(',', ''))
     if not math.isfinite(value):
         return None
-    return value, _UNIT_OF.get((match.group(2) or '').casefold(), '')
+    word = (match.group(2) or '').casefold()
+    if word == 'in' and text[match.end() :].strip(' .'):
+        word = ''  # a preposition, as in: 3 in the picture
+    return value, _UNIT_OF.get(word, '')
 
 
 def _thought(text: str) -> tuple[str | None, int]:

@@ -130,6 +130,8 @@ def question_text(question: str, choices: Sequence[str] = ()) -> str:
     for index, choice in enumerate(choices):
         if not choice.strip():
             raise ValueError(f'choice {index + 1} of {len(choices)} is empty; leave it out or name it')
+    if choices:
+        choice_letter(len(choices) - 1)
     if all(_names(question, choice) for choice in choices) or {c.casefold() for c in choices} == {
         'yes',
         'no',

@@ -120,6 +120,8 @@ def test_an_answer_without_a_box_is_its_body():
         ('1,200.5 millimeters', (1200.5, 'mm')),
         ('45°', (45.0, 'deg')),
         ('3 balls', (3.0, '')),
+        ('3 in', (3.0, 'in')),
+        ('3 in the picture', (3.0, '')),
         ('Three.', (3.0, '')),
         ('1e-2 m', (0.01, 'm')),
         ('left', None),

@@ -74,6 +74,7 @@ def test_a_choice_inside_another_word_is_not_named():
         (' \n', (), 'the question is empty'),
         ('Where?', ('left', ' '), 'choice 2 of 2 is empty'),
         ('Where?', tuple(f'place {i}' for i in range(27)), 'at most 26'),
+        (' or '.join(f'place {i}' for i in range(27)), tuple(f'place {i}' for i in range(27)), 'at most 26'),
     ],
 )
 def test_bad_questions_are_refused(question, choices, message):
