@@ -26,17 +26,29 @@ def ask(
     backend: options.Backend = options.BackendName.auto,
     device: options.Device = None,
     threads: options.Threads = None,
+    namespace: Annotated[str, typer.Option(help='ROS namespace of the node.')] = '',
+    timeout: Annotated[float, typer.Option(min=0.1, help='Longest wait for the node and its answer [s].')] = 60.0,
 ) -> None:
     """Ask a spatial question about an image, or, without --image, of a running node."""
     if not question.strip():
         raise typer.BadParameter('the question is empty; ask, for example, "Which is closer, the mug or the ball?"')
     offered = tuple(choice.strip() for choice in choices.split(',') if choice.strip())
     if image is None:
-        if checkpoint is not None or fov is not None:
-            raise typer.BadParameter('--checkpoint and --fov belong to --image; a node has its own model and camera')
+        given = {
+            '--checkpoint': checkpoint is not None,
+            '--fov': fov is not None,
+            '--seed': seed != 0,
+            '--backend': backend is not options.BackendName.auto,
+            '--device': device is not None,
+            '--threads': threads is not None,
+        }
+        if any(given.values()):
+            named = ', '.join(name for name, is_given in given.items() if is_given)
+            raise typer.BadParameter(f'{named} belong to --image; a node has its own model and camera')
         from cooper_cli import ask_ros
 
-        ask_ros.run(question, mode=mode, choices=offered, out=out, stream=stream, json=json)
+        asked = {'mode': mode, 'choices': offered, 'out': out, 'stream': stream, 'json': json}
+        ask_ros.run(question, **asked, timeout=timeout, namespace=namespace)
         return
     from cooper_cli.pictures import load_frame, make_folder
     from cooper_cli.session import open_reasoner

@@ -38,7 +38,7 @@ def run(
     if out is not None:
         make_folder(out)
     teller = _Teller(note if json else say if stream else None)
-    with CooperClient(namespace=namespace) as client:
+    with CooperClient(namespace=f'/{namespace.strip("/")}') as client:
         reply = client.ask(Question(question, tuple(choices), mode), timeout, teller.hear)
     teller.flush()
     if not reply.success:

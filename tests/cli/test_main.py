@@ -63,6 +63,7 @@ def test_an_unknown_command_is_named_with_the_nearest():
     [
         (('ask', ' ', '--image', 'x.png'), 'question is empty'),
         (('ask', 'Which is closer?', '--checkpoint', 'x'), 'belong to --image'),
+        (('ask', 'Which is closer?', '--device', 'cpu', '--seed', '3'), '--seed, --device belong to --image'),
         (('ask', 'Which is closer?', '--image', 'missing.png'), 'missing.png'),
         (('ask', 'Which is closer?', '--image', 'words.txt', '--mode', 'fast'), "'fast' is no mode"),
         (('perceive', '--image', 'missing.png', '--out', 'nowhere'), 'missing.png'),

@@ -66,9 +66,9 @@ def test_asking_in_plain_text(running):
     assert 'Answer: ' in done.stdout
 
 
-def test_asking_where_no_node_is():
-    from cooper_cli import ask_ros
-    from cooper_ros.client import NodeUnreachable
-
-    with pytest.raises(NodeUnreachable, match='no node /nowhere/cooper after 0.3 s'):
-        ask_ros.run('Anyone?', stream=False, timeout=0.3, namespace='/nowhere')
+@pytest.mark.parametrize('namespace', ['/nowhere', 'nowhere/'])
+def test_asking_where_no_node_is(namespace):
+    done = ask('Anyone?', '--namespace', namespace, '--timeout', '0.3')
+    assert done.returncode == 1
+    assert 'no node /nowhere/cooper after 0.3 s' in done.stderr
+    assert 'Traceback' not in done.stderr
