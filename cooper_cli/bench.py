@@ -64,7 +64,8 @@ def bench(
     if json:
         print_json(record)
     else:
-        say(table(('figure', 'median'), [(name, f'{value:.4g}') for name, value in figures.items()]))
+        rows = [(name, '-' if value is None else f'{value:.4g}') for name, value in figures.items()]
+        say(table(('figure', 'median'), rows))
         say(', '.join(f'{name} {record[name]}' for name in ('machine', 'device', 'dtype', 'threads', 'date')))
 
 

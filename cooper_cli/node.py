@@ -24,9 +24,7 @@ def node(
     """Run the ROS 2 node until it is interrupted."""
     from cooper_ros.node import main
     from cooper_ros.processes import ros_arguments
-    from cooper_ros.transport import make_room_for_images
 
-    make_room_for_images()
     parameters = {
         'checkpoint': '' if checkpoint is None else str(checkpoint.resolve()),
         'backend': backend.value,

@@ -62,9 +62,9 @@ def write(out: Path, frame: Frame, ready: list[ImageReady]) -> dict[str, Any]:
 
 
 def _show(record: dict[str, Any]) -> None:
-    unit = 'm' if record['metric'] else 'of the range'
     rows = []
     for item in record['objects']:
+        unit = 'm' if item['metric'] else 'of the range'
         distance = '-' if item['depth'] is None else f'{item["depth"]:.2f} {unit}'
         rows.append((item['name'], item['area'], distance, f'{item["confidence"]:.2f}'))
     say(table(('object', 'pixels', 'depth', 'confidence'), rows) if rows else 'no objects')

@@ -83,6 +83,16 @@ def test_perceive_writes_maps_of_the_image_s_size(checkpoint, picture, tmp_path)
     assert {item['id'] for item in record['objects']} <= set(np.unique(np.asarray(Image.open(files['instances']))))
 
 
+def test_perceive_calls_metres_only_what_is_metric(capsys):
+    from cooper_cli.perceive import _show
+
+    item = {'name': 'ball', 'area': 9, 'depth': 0.5, 'confidence': 1.0}
+    objects = [{**item, 'metric': False}, {**item, 'metric': True}]
+    _show({'metric': True, 'objects': objects, 'relations': [], 'files': {}})
+    shown = capsys.readouterr().out
+    assert shown.count('0.50 of the range') == shown.count('0.50 m') == 1
+
+
 def test_perceive_without_a_depth_range_writes_no_metres(picture, tmp_path):
     folder = write_random_checkpoint(tmp_path / 'relative', config=replace(tiny_config(), depth_range=None))
     out = tmp_path / 'out'
@@ -138,6 +148,18 @@ def test_bench_of_a_checkpoint_without_a_tokenizer(checkpoint, tmp_path):
     assert any(name.startswith('vae_decode_') for name in record)
     assert record['of_which_vae_encode_s'] < record['image_context_s']
     assert {'threads', 'device', 'dtype', 'versions', 'peak_memory_mb', 'date', 'machine'} <= set(record)
+
+
+def test_bench_shows_people_what_it_could_not_measure(monkeypatch):
+    from cooper_cli import bench
+    from cooper_cli.random_model import SIZES, random_backend
+
+    figures = {'direct_answer_s': 0.25, 'cooper_answer_s': None}
+    monkeypatch.setattr(bench, '_nano', lambda *_: ('nano', backend, figures))
+    monkeypatch.setitem(SIZES, 'tiny', tiny_config())
+    backend = random_backend('tiny', 0)
+    rows = [line.split() for line in run('bench').stdout.splitlines()]
+    assert ['direct_answer_s', '0.25'] in rows and ['cooper_answer_s', '-'] in rows
 
 
 def test_a_saved_random_model_is_the_one_measured(tmp_path, monkeypatch):
