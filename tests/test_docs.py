@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from click import ClickException
+import typer
 
 from bench.run import MEASUREMENTS
 from cooper_cli.main import COMMANDS, load_command
@@ -20,6 +20,7 @@ LINK = re.compile(r'\]\(([^)\s]+)\)')
 FENCE = re.compile(r'^```(\w*)\n(.*?)^```$', re.MULTILINE | re.DOTALL)
 CODE = re.compile(r'`([^`\n]+)`')
 MODULE = re.compile(r'-m ((?:training|cooper_sim|bench)\.\w+)(.*)')
+USAGE_ERROR = typer.BadParameter.__base__  # of click, which some versions of typer carry inside
 LAUNCH_FILE = ROOT / 'launch' / 'cooper.launch.py'
 
 
@@ -105,7 +106,7 @@ def refusal(arguments: list[str]) -> str:
         return f'no command {name}'
     try:
         load_command(name).make_context(name, rest)
-    except ClickException as error:
+    except USAGE_ERROR as error:
         return error.format_message()
     return ''
 
@@ -164,6 +165,24 @@ def test_both_paths_of_the_workspace_are_named():
     text = read(ROOT / 'README.md')
     assert 'colcon build --base-paths . cooper_msgs' in text
     assert 'rosdep install -iy --from-paths . cooper_msgs' in text
+
+
+def test_packages_for_a_workspace_are_those_of_setup():
+    tree = ast.parse(read(ROOT / 'setup.py'))
+    texts = {str(node.value) for node in ast.walk(tree) if isinstance(node, ast.Constant)}
+    known = {re.split(r'[\[<>=]', text)[0] for text in texts}
+    line = re.search(r'^python3 -m pip install (.*)$', read(ROOT / 'README.md'), re.MULTILINE)
+    assert line and set(line[1].split()) <= known
+
+
+@every_document
+def test_python_imports_what_exists(document):
+    for language, block in FENCE.findall(read(document)):
+        if language != 'python':
+            continue
+        imports = [node for node in ast.parse(block).body if isinstance(node, (ast.Import, ast.ImportFrom))]
+        assert imports
+        exec(compile(ast.Module(imports, []), name_of(document), 'exec'), {})
 
 
 @every_document
