@@ -33,6 +33,11 @@ class Companions:
         self._lock = threading.Lock()
         self._depths: deque[Image] = deque(maxlen=HISTORY)
 
+    @property
+    def warning(self) -> str:
+        """Why the newest calibration asked for could not be used; empty where it could."""
+        return self._notified.get('camera_info', '')
+
     def add_depth(self, message: Image) -> None:
         """Store a depth image registered to the colour image."""
         with self._lock:

@@ -41,13 +41,16 @@ class Diagnostics:
         self._period = parameters['diagnostics_period']
         # A steady clock: simulated time may stand still, and that is worth telling.
         group, clock = MutuallyExclusiveCallbackGroup(), Clock(clock_type=ClockType.STEADY_TIME)
-        node.create_timer(self._period, self._publish, callback_group=group, clock=clock)
+        self._timer = node.create_timer(self._period, self._publish, callback_group=group, clock=clock)
 
     def _publish(self) -> None:
         message = DiagnosticArray()
         message.header.stamp = self._node.get_clock().now().to_msg()
         message.status = [self._camera(), self._model()]
         self._publisher.publish(message)
+        if self._period != self._parameters['diagnostics_period']:
+            self._period = self._parameters['diagnostics_period']
+            self._timer.timer_period_ns = round(self._period * 1e9)
 
     def _status(self, part: str, level: bytes, text: str, values: Mapping[str, Any]) -> DiagnosticStatus:
         name = self._node.get_fully_qualified_name().lstrip('/')

@@ -89,7 +89,7 @@ SPECS = (
     Spec('query_timeout', 60.0, 'longest time for one question, waiting included [s]', (0.1, 86400.0)),
     Spec('publish_points', True, 'publish ~/points where depth is metric'),
     Spec('publish_markers', True, 'publish ~/markers'),
-    Spec('diagnostics_period', 1.0, 'time between two messages on /diagnostics [s]', (0.1, 60.0), fixed=True),
+    Spec('diagnostics_period', 1.0, 'time between two messages on /diagnostics [s]', (0.1, 60.0)),
 )
 _BY_NAME = {spec.name: spec for spec in SPECS}
 

@@ -1,7 +1,7 @@
 """Answers the requests of other nodes: ~/query, ~/ask, ~/get_relations and ~/enable.
 
 Every failure ends in a response with ``success`` false and a message that says why and what to do; what nobody foresaw
-is logged with its traceback as well.
+is logged with its traceback as well. Where only metres are missing, the message of a success says why.
 """
 
 from __future__ import annotations
@@ -119,8 +119,14 @@ class Requests:
         question = Question(frame, request.question, tuple(request.choices), request.mode, live)
         answer = self._pipeline.ask(question, lambda event: on_event(event, frame), stop)
         self._show(answer.text, frame)
+        if live:
+            message.message = self._warning(frame)
         fill_answer(message, answer, frame)  # last, because it says that all went well
         return message
+
+    def _warning(self, frame: Frame) -> str:
+        """Return why there are no metres in a camera's frame, or an empty text."""
+        return self._pipeline.frames.companions.warning if frame.intrinsics is None else ''
 
     def _on_query(self, request: Query.Request, response: Query.Response) -> Query.Response:
         try:
@@ -161,7 +167,9 @@ class Requests:
     ) -> GetRelations.Response:
         try:
             self._require_active()
-            fill_relations(response, request, self._pipeline.perceived(self._stopping.is_set))
+            perceived = self._pipeline.perceived(self._stopping.is_set)
+            response.message = self._warning(perceived.frame)
+            fill_relations(response, request, perceived)
         except Exception as error:  # noqa: BLE001 - told to the asker and logged
             response.message = self._report('get_relations', error)
         return response

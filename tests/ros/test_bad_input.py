@@ -150,12 +150,15 @@ def test_intrinsics_without_meaning_cost_the_metres_alone(probe, node, camera, t
                 depths.next()
             later = [cloud for cloud in clouds.messages if cloud.header.stamp.sec > first.header.stamp.sec + 1]
             assert later == []
-        assert query(probe).success
+        for response in (query(probe), probe.call(GetRelations, 'get_relations', GetRelations.Request())):
+            assert response.success
+            assert said in response.message and 'calibrate it' in response.message
         assert process.text().count(said) == 1
     finally:
         camera.k = None
     with probe.collect(PointCloud2, 'points') as clouds:
         clouds.next()
+    assert query(probe).message == ''
 
 
 @pytest.mark.parametrize(
