@@ -12,10 +12,15 @@ pytest.importorskip('rclpy', reason='needs ROS 2')
 
 import rclpy  # noqa: E402
 from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException  # noqa: E402
+from rclpy.executors import SingleThreadedExecutor  # noqa: E402
+from rclpy.lifecycle import LifecycleNode  # noqa: E402
 from rclpy.node import Node  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
 
+from cooper_ros.diagnostics import Diagnostics  # noqa: E402
+from cooper_ros.frames import FrameStore  # noqa: E402
 from cooper_ros.parameters import SPECS, Parameters  # noqa: E402
+from cooper_ros.pipeline import Pipeline  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
 
@@ -109,6 +114,25 @@ def test_what_is_loaded_cannot_change_under_a_configured_node(make):
         assert result.successful != spec.fixed, spec.name
         if spec.fixed:
             assert 'unconfigured' in result.reason and 'cleanup' in result.reason
+
+
+def test_the_pace_of_diagnostics_follows_its_parameter(context):
+    node = LifecycleNode(
+        'pace_test', context=context, parameter_overrides=[Parameter('diagnostics_period', value=0.1)]
+    )
+    executor = SingleThreadedExecutor(context=context)
+    executor.add_node(node)
+    parameters = Parameters(node)
+    frames = FrameStore('/image_raw', '/camera_info', lambda reason: None)
+    pipeline = Pipeline(frames, parameters, lambda perceived: None, frozenset, lambda error: None)
+    Diagnostics(node, parameters, pipeline, lambda: False)
+    (timer,) = [timer for timer in node.timers if timer.timer_period_ns == 100_000_000]
+    assert set_one(node, 'diagnostics_period', 40.0).successful
+    while timer.timer_period_ns == 100_000_000:
+        executor.spin_once(timeout_sec=5)
+    assert timer.timer_period_ns == 40_000_000_000
+    executor.shutdown()
+    node.destroy_node()
 
 
 def test_the_program_names_a_bad_value_and_ends():
