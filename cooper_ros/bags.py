@@ -217,6 +217,11 @@ class CameraBag:
             )
         if wanted['depth']:
             depth: ImageTopic | None = self._named(images, wanted['depth'])
+            if depth.compressed:
+                raise BagError(
+                    f'bag {self.path}: depth topic {depth.name!r} is compressed ({depth.encoding}), which is not '
+                    'played; name a topic of sensor_msgs/Image, or none'
+                )
         else:
             depth = _registered_depth(image, images)
         return CameraTopics(image, self._camera_info(image), depth)

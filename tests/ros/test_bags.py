@@ -126,6 +126,20 @@ def test_a_named_topic_wins_and_a_missing_one_is_told(tmp_path):
         CameraBag(tmp_path / 'bag', camera_info_topic='/info')
 
 
+def test_compressed_depth_is_refused_where_it_is_named(tmp_path):
+    scribe = Scribe(tmp_path / 'bag', 'sqlite3')
+    with scribe.writer:
+        scribe.image('/color', SECOND)
+        scribe.write(
+            '/depth', 'sensor_msgs/msg/CompressedImage', SECOND, header=scribe.header(SECOND, 'camera'),
+            format='16UC1; compressedDepth png', data=np.zeros(20, np.uint8),
+        )  # fmt: skip
+    with CameraBag(tmp_path / 'bag') as bag:
+        assert bag.topics.depth is None
+    with pytest.raises(BagError, match="depth topic '/depth' is compressed .* name a topic of sensor_msgs/Image"):
+        CameraBag(tmp_path / 'bag', depth_topic='/depth')
+
+
 def test_a_bag_without_images_is_told_with_what_it_holds(tmp_path):
     scribe = Scribe(tmp_path / 'bag', 'mcap')
     with scribe.writer:
