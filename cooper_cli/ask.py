@@ -8,7 +8,7 @@ from typing import Annotated, Any, Optional
 import typer
 
 from cooper_cli import options
-from cooper_cli.output import answer_record, note, print_json, say
+from cooper_cli.output import answer_record, note, print_json, relation_line, say
 from cooper_model.types import Answer, AnswerReady, Event, ImageReady, ImageRequested, TextDelta
 
 
@@ -123,8 +123,6 @@ class Teller:
         """Return the answer and what the maps say beside it, for people."""
         lines = [f'Answer: {answer.text}' + (' (forced)' if answer.forced else '')]
         lines.append(f'Confidence: {answer.confidence:.2f}')
-        for relation in answer.relations:
-            distance = f', {relation.distance:.2f} m apart' if relation.distance == relation.distance else ''
-            lines.append(f'  {relation.subject} {relation.predicate} {relation.object}{distance}')
+        lines += [relation_line(relation) for relation in answer.relations]
         lines.append('Seconds: ' + ', '.join(f'{name} {value:.2f}' for name, value in answer.timings.items()))
         return '\n'.join(lines)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cooper_cli.output import note, object_record, print_json, relation_record, say
+from cooper_cli.output import note, object_record, print_json, relation_line, relation_record, say
 
 if TYPE_CHECKING:
     from cooper_ros.client import Feedback, Reply
@@ -50,8 +50,7 @@ def run(
     say(f'Answer: {reply.answer}')
     say(f'Confidence: {reply.confidence:.2f}')
     for relation in reply.relations:
-        distance = f', {relation.distance:.2f} m apart' if relation.distance == relation.distance else ''
-        say(f'  {relation.subject} {relation.predicate} {relation.object}{distance}')
+        say(relation_line(relation))
     say(f'Seconds: {reply.seconds:.2f}')
 
 

@@ -15,7 +15,7 @@ from cooper_cli.demo_report import Asked, Report, check, silent_topics
 from cooper_model.types import MODES
 from cooper_ros.client import ClientError, CooperClient, Question
 from cooper_ros.processes import ProcessFailed, RosProcess
-from cooper_ros.sources import SourceError, SourceKind, image_files, kind_of
+from cooper_ros.sources import SourceKind, image_files, kind_of
 from cooper_ros.watcher import Watcher
 
 START_SECONDS = 90.0
@@ -264,6 +264,3 @@ def _private_names() -> str:
     os.environ.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
     # There are only a hundred domains, so another run may have the same.
     return f'/demo_{os.getpid()}'
-
-
-__all__ = ['Demo', 'DemoSettings', 'SourceError']

@@ -51,6 +51,12 @@ def relation_record(relation: Relation) -> dict[str, Any]:
     return dict(vars(relation))
 
 
+def relation_line(relation: Relation) -> str:
+    """Return a relation for people, with its distance where that is known."""
+    distance = f', {relation.distance:.2f} m apart' if math.isfinite(relation.distance) else ''
+    return f'  {relation.subject} {relation.predicate} {relation.object}{distance}'
+
+
 def object_record(item: SceneObject) -> dict[str, Any]:
     """Return a visible object for JSON."""
     return dict(vars(item))

@@ -170,7 +170,7 @@ class TorchBackend(Backend[Context]):
         yield None
         latents = transforms.tokens_to_latents(x[None], grid, self.config.latent_patch_size)
         picture = self.autoencoder.decode(latents)[0].float()
-        yield (picture * 0.5 + 0.5).clamp(0, 1).permute(1, 2, 0).cpu().numpy()
+        yield transforms.denormalise(picture).permute(1, 2, 0).cpu().numpy()
 
     @torch.inference_mode()
     def guided_velocity(
