@@ -6,15 +6,20 @@ a fork costs a list copy: the shared prefix is never duplicated, and nothing is 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from cooper_model.config import DecoderConfig
 from cooper_model.network.decoder import Attend
 
 FIRST_BLOCK = 512
+Kernel = Literal['parts', 'sdpa']
+Parts = list[tuple[Tensor, Tensor]]
 
 
 class Block:
@@ -70,20 +75,35 @@ class Context:
         return torch.cat([block.values[layer, :, :n] for block, n in self.views], dim=1).transpose(0, 1)
 
 
-def cached_attention(
-    contexts: list[Context], count: int, causal: bool, store: bool, config: DecoderConfig, like: Tensor
-) -> Attend:
-    """Return attention of ``count`` new tokens of each row over that row's context and over each other.
+@dataclass(frozen=True)
+class NewTokens:
+    """What is fed to a set of contexts.
 
-    :param contexts: one a batch row; lengths may differ
+    :param count: new tokens of each context
     :param causal: whether a new token sees only the new tokens before it
-    :param store: whether the new keys and values join the contexts (room is reserved now)
+    :param store: whether their keys and values join the contexts
     """
+
+    count: int
+    causal: bool
+    store: bool
+
+
+def cached_attention(
+    contexts: list[Context], new: NewTokens, config: DecoderConfig, like: Tensor, kernel: Kernel = 'parts'
+) -> Attend:
+    """Return attention of the new tokens of each row over that row's context and over each other.
+
+    :param contexts: one a batch row; lengths may differ. Where new tokens are stored, room is reserved now
+    :param kernel: ``parts`` never moves a key, ``sdpa`` joins keys and values for torch's fused kernel
+    """
+    count, store = new.count, new.store
     if store:
         for context in contexts:
             context.reserve(count, config, like)
+    run = _KERNELS[kernel]
     mask = None
-    if causal and count > 1:
+    if new.causal and count > 1:
         mask = torch.full((count, count), float('-inf'), device=like.device).triu_(1)
 
     def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -97,13 +117,13 @@ def cached_attention(
             parts = [(b.keys[layer, :, :n], b.values[layer, :, :n]) for b, n in context.views]
             if not store:
                 parts.append((new_k, new_v))
-            rows.append(_attend_parts(q[row], parts, mask))
+            rows.append(run(q[row], parts, mask))
         return torch.stack(rows)
 
     return attend
 
 
-def _attend_parts(q: Tensor, parts: list[tuple[Tensor, Tensor]], mask: Tensor | None) -> Tensor:
+def _attend_parts(q: Tensor, parts: Parts, mask: Tensor | None) -> Tensor:
     """Attend from ``(tokens, heads, head_dim)`` over keys and values that lie in several places.
 
     Scores are joined, keys and values are not: they are far larger, and most of them have not changed.
@@ -126,3 +146,21 @@ def _attend_parts(q: Tensor, parts: list[tuple[Tensor, Tensor]], mask: Tensor | 
         mixed = part if mixed is None else mixed + part
         start += keys.shape[1]
     return mixed.view(heads, tokens, head_dim).transpose(0, 1)
+
+
+def _attend_joined(q: Tensor, parts: Parts, mask: Tensor | None) -> Tensor:
+    """Do the same with joined keys and values, by scaled_dot_product_attention."""
+    keys, values = (torch.cat(side, dim=1) for side in zip(*parts, strict=True))
+    if mask is not None:
+        mask = F.pad(mask, (keys.shape[1] - mask.shape[1], 0)).to(q.dtype)
+    grouped = keys.shape[0] != q.shape[1]
+    mixed = F.scaled_dot_product_attention(
+        q.transpose(0, 1)[None], keys[None], values[None], attn_mask=mask, enable_gqa=grouped
+    )
+    return mixed[0].transpose(0, 1)
+
+
+_KERNELS: dict[str, Callable[[Tensor, Parts, Tensor | None], Tensor]] = {
+    'parts': _attend_parts,
+    'sdpa': _attend_joined,
+}

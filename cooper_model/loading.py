@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import torch
 
     from cooper_model.backends.base import Backend
+    from cooper_model.context import Kernel
 
 BACKENDS = ('torch',)
 
@@ -29,6 +30,7 @@ def load(
     *,
     dtype: torch.dtype | None = None,
     graphs: str | Path | None = None,
+    kernel: Kernel | None = None,
 ) -> Reasoner[Any]:
     """Load a checkpoint for asking and perceiving.
 
@@ -37,11 +39,12 @@ def load(
     :param device: torch device, default the first CUDA device where there is one, otherwise the CPU
     :param dtype: of weights and arithmetic; default bfloat16 on CUDA, float32 on a CPU
     :param graphs: folder of exported graphs, for backends that run them
+    :param kernel: how attention is computed; default what suits the device
     :raises FileNotFoundError: the folder or one of its files is missing
     :raises ValueError: the backend is not there, or a file does not fit the others
     """
     folder = Path(checkpoint) if checkpoint else default_checkpoint()
-    model = load_backend(folder, backend, device, dtype=dtype, graphs=graphs)
+    model = load_backend(folder, backend, device, dtype=dtype, graphs=graphs, kernel=kernel)
     return Reasoner(model, Tokenizer.load(folder, model.config.tokens), Prompts.load(folder))
 
 
@@ -52,6 +55,7 @@ def load_backend(
     *,
     dtype: torch.dtype | None = None,
     graphs: str | Path | None = None,
+    kernel: Kernel | None = None,
 ) -> Backend[Any]:
     """Load the model of a checkpoint without its tokenizer and prompts; parameters as :func:`load`."""
     if backend not in ('auto', *BACKENDS):
@@ -63,4 +67,4 @@ def load_backend(
     from cooper_model.backends.torch import TorchBackend
 
     folder = Path(checkpoint) if checkpoint else default_checkpoint()
-    return TorchBackend.load(folder, device=device, dtype=dtype)
+    return TorchBackend.load(folder, device=device, dtype=dtype, kernel=kernel)

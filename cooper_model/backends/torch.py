@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from cooper_model import transforms
 from cooper_model.backends.base import Backend, Guidance, Token
 from cooper_model.config import CooperConfig, SamplerConfig
-from cooper_model.context import Context, cached_attention
+from cooper_model.context import Context, Kernel, NewTokens, cached_attention
 from cooper_model.flow import euler_step, guidance_active, guide, timesteps
 from cooper_model.network.decoder import Streams
 from cooper_model.network.model import Cooper
@@ -23,11 +24,17 @@ class TorchBackend(Backend[Context]):
     """Runs a :class:`Cooper` and its autoencoder where they are.
 
     :param model, autoencoder: with weights, on one device and in one dtype
+    :param kernel: how attention is computed, see :func:`cached_attention`
+    :raises ValueError: there is no such kernel
     """
 
     name = 'torch'
 
-    def __init__(self, model: Cooper, autoencoder: nn.Module) -> None:
+    def __init__(self, model: Cooper, autoencoder: nn.Module, kernel: Kernel = 'parts') -> None:
+        known = get_args(Kernel)
+        if kernel not in known:
+            raise ValueError(f'attention kernel {kernel!r} is unknown, expected one of {", ".join(known)}')
+        self.kernel = kernel
         self.config: CooperConfig = model.config
         self.model = model.eval().requires_grad_(False)
         self.autoencoder = autoencoder.eval().requires_grad_(False)
@@ -35,17 +42,25 @@ class TorchBackend(Backend[Context]):
         self._markers = torch.tensor([tokens.image_start, tokens.image_end], device=model.device)
 
     @classmethod
-    def load(cls, folder: str | Path, device: str | None = None, dtype: torch.dtype | None = None) -> TorchBackend:
+    def load(
+        cls,
+        folder: str | Path,
+        device: str | None = None,
+        dtype: torch.dtype | None = None,
+        kernel: Kernel | None = None,
+    ) -> TorchBackend:
         """Read a checkpoint folder.
 
         :param device: torch device; default the first CUDA device where there is one, otherwise the CPU
         :param dtype: default bfloat16 on CUDA, float32 on a CPU
+        :param kernel: default ``sdpa`` on CUDA, where many small products are slow, ``parts`` on a CPU
         """
         from cooper_model.checkpoint import load_model
 
         device = device or ('cuda' if torch.cuda.is_available() else 'cpu')
         dtype = dtype or (torch.bfloat16 if device.startswith('cuda') else torch.float32)
-        return cls(*load_model(folder, device=device, dtype=dtype))
+        kernel = kernel or ('sdpa' if device.startswith('cuda') else 'parts')
+        return cls(*load_model(folder, device=device, dtype=dtype), kernel)
 
     def new_context(self) -> Context:
         return Context()
@@ -159,40 +174,68 @@ class TorchBackend(Backend[Context]):
     def generate(
         self, guidance: Guidance[Context], height: int, width: int, sampler: SamplerConfig, noise: np.ndarray
     ) -> Iterator[np.ndarray | None]:
+        for pictures in self.generate_batch([guidance], height, width, sampler, noise[None]):
+            yield None if pictures is None else pictures[0]
+
+    @torch.inference_mode()
+    def generate_batch(
+        self,
+        guidances: Sequence[Guidance[Context]],
+        height: int,
+        width: int,
+        sampler: SamplerConfig,
+        noise: np.ndarray,
+    ) -> Iterator[np.ndarray | None]:
+        """Generate an image of each of several requests together, as :meth:`generate` does one.
+
+        :param noise: ``(requests, tokens, latent_dim)``
+        :returns: None after each step, at last ``(requests, height, width, 3)`` float32 in 0..1
+        """
         stride = self.config.latent_stride
         grid = (height // stride, width // stride)
         x = self._tensor(noise)
         times = timesteps(sampler.num_timesteps, sampler.shift)
         for t, t_next in pairwise(times):
-            x = euler_step(x, self.guided_velocity(guidance, x, grid, t, sampler), t, t_next)
+            x = euler_step(x, self.guided_velocity(guidances, x, grid, t, sampler), t, t_next)
             if t_next > 0:
                 yield None
         yield None
-        latents = transforms.tokens_to_latents(x[None], grid, self.config.latent_patch_size)
-        picture = self.autoencoder.decode(latents)[0].float()
-        yield transforms.denormalise(picture).permute(1, 2, 0).cpu().numpy()
+        latents = transforms.tokens_to_latents(x, grid, self.config.latent_patch_size)
+        pictures = self.autoencoder.decode(latents).float()
+        yield transforms.denormalise(pictures).permute(0, 2, 3, 1).cpu().numpy()
 
     @torch.inference_mode()
     def guided_velocity(
-        self, guidance: Guidance[Context], x: Tensor, grid: tuple[int, int], t: float, sampler: SamplerConfig
+        self,
+        guidances: Sequence[Guidance[Context]],
+        x: Tensor,
+        grid: tuple[int, int],
+        t: float,
+        sampler: SamplerConfig,
     ) -> Tensor:
-        """Return the velocity at noisy tokens ``(tokens, latent_dim)``; all branches run as one batch."""
-        if not guidance_active(t, sampler):
-            return self.velocity([guidance.full], x, grid, t)[0]
-        branches = [guidance.full, guidance.no_text]
-        if sampler.image_scale > 1:
-            branches.append(guidance.no_image)
-        if None in branches:
+        """Return the velocity at ``(requests, tokens, latent_dim)``; all branches of all requests are one batch."""
+        branches = [[guidance.full for guidance in guidances]]
+        if guidance_active(t, sampler):
+            branches.append([guidance.no_text for guidance in guidances])
+            if sampler.image_scale > 1:
+                branches.append([guidance.no_image for guidance in guidances])
+        contexts = [context for branch in branches for context in branch]
+        if None in contexts:
             raise ValueError('guidance is on but a branch has no context; give no_text and no_image')
-        velocities = self.velocity(branches, x, grid, t)
+        velocities = self.velocity(contexts, x.repeat(len(branches), 1, 1), grid, t).chunk(len(branches))
+        if len(branches) == 1:
+            return velocities[0]
         return guide(velocities[0], velocities[1], velocities[2] if len(branches) > 2 else None, sampler)
 
     @torch.inference_mode()
     def velocity(self, contexts: list[Context], x: Tensor, grid: tuple[int, int], t: float) -> Tensor:
-        """Return ``(contexts, tokens, latent_dim)``: the velocity of the same noisy tokens under each context."""
-        time = torch.full((1,), t, device=x.device)
+        """Return ``(contexts, tokens, latent_dim)``: the velocity of noisy tokens under each context.
+
+        :param x: ``(contexts, tokens, latent_dim)``, or ``(tokens, latent_dim)`` for the same under all
+        """
         rows = len(contexts)
-        embedded = self.model.embed_latents(x[None], grid, time).expand(rows, -1, -1)
+        time = torch.full((rows,), t, device=x.device)
+        embedded = self.model.embed_latents(x.expand(rows, -1, -1), grid, time)
         streams = Streams(self.model.embed_text(self._markers)[None].expand(rows, -1, -1), embedded)
         hidden = self._forward(contexts, streams, causal=False, store=False)
         return self.model.velocity(hidden.generation)
@@ -233,5 +276,6 @@ class TorchBackend(Backend[Context]):
         positions = starts[:, None].expand(-1, count)
         if causal:
             positions = positions + torch.arange(count, device=like.device)
-        attend = cached_attention(contexts, count, causal, store, self.config.decoder, like)
+        new = NewTokens(count, causal, store)
+        attend = cached_attention(contexts, new, self.config.decoder, like, self.kernel)
         return self.model(streams, positions, attend)

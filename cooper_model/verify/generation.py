@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -158,12 +159,17 @@ class _KeptSteps(TorchBackend):
         self.velocities: list[Tensor] = []
 
     def guided_velocity(
-        self, guidance: Guidance[Context], x: Tensor, grid: tuple[int, int], t: float, sampler: SamplerConfig
+        self,
+        guidances: Sequence[Guidance[Context]],
+        x: Tensor,
+        grid: tuple[int, int],
+        t: float,
+        sampler: SamplerConfig,
     ) -> Tensor:
-        velocity = super().guided_velocity(guidance, x, grid, t, sampler)
-        self.states.append(x.clone())
+        velocity = super().guided_velocity(guidances, x, grid, t, sampler)
+        self.states.append(x[0].clone())
         self.times.append(t)
-        self.velocities.append(velocity.clone())
+        self.velocities.append(velocity[0].clone())
         return velocity
 
     def run(

@@ -9,6 +9,7 @@ import torch
 from cooper_model import transforms
 from cooper_model.backends.base import Guidance
 from cooper_model.backends.torch import TorchBackend
+from cooper_model.config import SamplerConfig
 from cooper_model.packing import IGNORE, PackedImages, Segment, pack, packed_forward
 from tests.random_checkpoint import write_random_checkpoint
 from training.segments import model_text, user_text
@@ -121,3 +122,40 @@ def test_batched_decoding_equals_single(backend: TorchBackend, image: np.ndarray
         list(backend.decode(context, max_tokens=12))
     assert [len(context) for context in rows] == [len(context) for context in lone]
     assert [context.position for context in rows] == [context.position for context in lone]
+
+
+@torch.no_grad()
+def test_both_attention_kernels_agree(backend: TorchBackend, image: np.ndarray) -> None:
+    fused = TorchBackend(backend.model, backend.autoencoder, 'sdpa')
+    found = []
+    for one in (backend, fused):
+        context = one.new_context()
+        one.append_image(context, image, latents=True, vision=True)
+        branch = context.fork()
+        hidden = one._feed_text(branch, [0, *QUESTION, 1])
+        tokens = [token.id for token in one.decode(branch.fork(), max_tokens=6)]
+        noisy = torch.from_numpy(one.noise(48, 64, 1))
+        found.append((hidden, one.velocity([context, branch], noisy, GRID, 0.5), tokens))
+    torch.testing.assert_close(found[0][0], found[1][0], atol=2e-5, rtol=1e-4)
+    torch.testing.assert_close(found[0][1], found[1][1], atol=2e-5, rtol=1e-4)
+    assert found[0][2] == found[1][2]
+    with pytest.raises(ValueError, match='expected one of parts, sdpa'):
+        TorchBackend(backend.model, backend.autoencoder, 'flash')
+
+
+def test_images_of_several_requests_equal_single_ones(backend: TorchBackend, image: np.ndarray) -> None:
+    sampler = SamplerConfig(num_timesteps=3, text_scale=4.0, image_scale=2.0, interval=(0.0, 1.0))
+    requests = []
+    for picture, question in ((image, QUESTION), (image[::-1].copy(), ANSWER)):
+        no_text, no_image = backend.new_context(), backend.new_context()
+        backend.append_image(no_text, picture, latents=True, vision=True)
+        full = no_text.fork()
+        for context in (full, no_image):
+            backend.append_text(context, question)
+        requests.append(Guidance(full, no_text, no_image))
+    noise = np.stack([backend.noise(48, 64, seed) for seed in (1, 2)])
+    *_, together = backend.generate_batch(requests, 48, 64, sampler, noise)
+    for row, request in enumerate(requests):
+        *_, single = backend.generate(request, 48, 64, sampler, noise[row])
+        np.testing.assert_allclose(together[row], single, atol=2e-5)
+    assert np.abs(together[0] - together[1]).max() > 1e-2
