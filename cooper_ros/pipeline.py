@@ -141,7 +141,10 @@ class Pipeline:
         newer = self._last is not None and self._last.perceived.frame.stamp_ns > question.frame.stamp_ns
         if question.live and not newer and (answer.depth or answer.segmentation):
             least = self._parameters['min_object_area']
-            self._publish(Perceived(question.frame, answer.depth, answer.segmentation, least, seconds))
+            try:
+                self._publish(Perceived(question.frame, answer.depth, answer.segmentation, least, seconds))
+            except Exception as error:  # noqa: BLE001 - the answer gets out whatever becomes of its maps
+                self._on_failure(error)
         return answer
 
     def _on_failure(self, error: Exception) -> None:
