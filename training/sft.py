@@ -49,6 +49,7 @@ class SftConfig:
 
     :param batch: scenes a step
     :param modes: mode of each conversation about a scene, with its probability; one is drawn for each entry
+    :param maps: how often each modality is requested; MAPS are drawn of every scene
     :param shift: time shift of the maps
     :param map_weights: weight of the flow loss of each modality, 0 for none
     :param listed_choices: probability that the choices of a question are listed below it
@@ -58,6 +59,7 @@ class SftConfig:
     batch: int
     modes: tuple[Mapping[str, float], ...]
     shift: float
+    maps: Mapping[Modality, float] = field(default_factory=lambda: dict.fromkeys(MODALITIES, 1.0))
     map_weights: Mapping[str, float] = field(default_factory=lambda: dict.fromkeys(MODALITIES, 1.0))
     listed_choices: float = 0.5
     drawn_in_thought: float = 0.6
@@ -160,8 +162,10 @@ class Sft:
             else:
                 in_thought = not sample.drawn and rng.random() < settings.drawn_in_thought
                 self._converse(sample, mode, question, text, in_thought)
-        left = list(rng.permutation([m for m in MODALITIES if m not in sample.drawn]))
-        for modality in left[: MAPS - len(sample.drawn)]:
+        names = list(settings.maps)
+        weights = np.array([settings.maps[name] for name in names])
+        while len(sample.drawn) < MAPS:
+            modality = names[int(rng.choice(len(names), p=weights / weights.sum()))]
             asked = self._user(sample, self.prompts.request(modality), SHARED)
             sample.draw(modality, (*SHARED, asked), self.grid)
         return sample
