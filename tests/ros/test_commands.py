@@ -38,6 +38,8 @@ def running(tmp_path_factory, random_checkpoint, tools):
     try:
         for name, said in (('node', 'active: waits for images'), ('camera', 'playing')):
             tools.wait_for(lambda name=name, said=said: said in (folder / name).read_text(), said, 90)
+        # The camera plays, but its first image may still be on the way.
+        tools.wait_for(lambda: ask('Ready?', '--mode', 'direct').returncode == 0, 'an answer', 60)
         yield folder
     finally:
         for process in processes.values():

@@ -107,7 +107,12 @@ def test_an_interrupted_demo_leaves_no_process(tmp_path, random_checkpoint, numb
     command = [sys.executable, '-m', 'cooper_cli.main', 'demo', '--out', str(tmp_path)]
     environment = {key: value for key, value in os.environ.items() if key != 'ROS_DOMAIN_ID'}
     demo = subprocess.Popen(
-        [*command, '--checkpoint', str(random_checkpoint)], cwd=ROOT, env=environment, stdout=subprocess.DEVNULL
+        [*command, '--checkpoint', str(random_checkpoint)],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        # A test run in the background of a shell ignores SIGINT, and its children would inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     end = time.monotonic() + 60
     while len(processes_of(tmp_path)) < 2 and time.monotonic() < end:
