@@ -33,10 +33,11 @@ from training.data import Pictures, SimulatedScenes
 from training.describe import REQUEST, describe
 from training.evaluation import HELD_OUT, evaluate_answers, evaluate_maps, request_ids
 from training.latents import LatentCache
-from training.loop import LoopConfig, Run, load_average, read_config
+from training.loop import LoopConfig, Run, read_config
 from training.losses import draw_times, flow_loss, mix, text_loss
 from training.segments import model_text, user_text
 from training.stage1 import MODALITIES, vision_pixels
+from training.start import start_autoencoder, start_model
 from training.traces import PLANS, answering_turn, looking_turn
 
 MAPS = 2  # drawn in each sample
@@ -224,12 +225,12 @@ def main() -> None:
     folder = Path(settings['architecture'])
     config = CooperConfig.load(folder)
     scenes = SimulatedScenes(settings['scenes'], config)
+    model = Cooper(config)
+    start_model(settings['start'], model)
     autoencoder = build_autoencoder(config.autoencoder)
-    load_average(settings['autoencoder'], autoencoder)
+    start_autoencoder(settings['autoencoder'], autoencoder, model)
     used = min(settings['limit'], len(scenes) - HELD_OUT)
     latents = LatentCache(settings['latents'], scenes, autoencoder, used)
-    model = Cooper(config)
-    load_average(settings['start'], model)
     run = Run(model, LoopConfig(**settings['loop']), settings['out'])
     stage = Sft(model, scenes, latents, folder)
     data = SftConfig(**settings['stage'])

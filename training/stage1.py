@@ -29,9 +29,10 @@ from training.describe import REQUEST, describe
 from training.evaluation import HELD_OUT, evaluate_maps, request_ids
 from training.initialise import initialise
 from training.latents import LatentCache
-from training.loop import LoopConfig, Run, load_average, read_config
+from training.loop import LoopConfig, Run, read_config
 from training.losses import draw_times, flow_loss, mix, text_loss
 from training.segments import model_text, user_text
+from training.start import start_autoencoder
 
 MODALITIES = ('depth', 'segmentation')
 
@@ -123,11 +124,11 @@ def main() -> None:
     folder = Path(settings['architecture'])
     config = CooperConfig.load(folder)
     scenes = SimulatedScenes(settings['scenes'], config)
+    model = Cooper(config)
     autoencoder = build_autoencoder(config.autoencoder)
-    load_average(settings['autoencoder'], autoencoder)
+    start_autoencoder(settings['autoencoder'], autoencoder, model)
     used = min(settings['limit'], len(scenes) - HELD_OUT)
     latents = LatentCache(settings['latents'], scenes, autoencoder, used)
-    model = Cooper(config)
     loop = LoopConfig(**settings['loop'])
     stage = Stage1(model, scenes, latents, folder)
     initialise(model, stage.grid, loop.seed)
