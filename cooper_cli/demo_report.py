@@ -11,7 +11,8 @@ import numpy as np
 
 from cooper_model.types import MODES
 from cooper_ros.client import Feedback, Question, Reply
-from cooper_ros.watcher import METRIC_OUTPUTS, Picture
+from cooper_ros.topics import METRIC_OUTPUTS
+from cooper_ros.watcher import Picture
 
 LINE = 90
 

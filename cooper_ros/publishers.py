@@ -8,14 +8,11 @@ from typing import Any
 import numpy as np
 from rclpy.lifecycle import LifecycleNode, LifecyclePublisher
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
-from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from std_msgs.msg import Header
-from visualization_msgs.msg import MarkerArray
 
 from cooper_model.geometry import unproject
 from cooper_model.perception import overlay
 from cooper_model.types import UNLABELLED, DepthMap, Frame, Modality, Segmentation
-from cooper_msgs.msg import SceneGraph
 from cooper_ros.conversions import (
     camera_info_message,
     header_of,
@@ -25,26 +22,14 @@ from cooper_ros.conversions import (
 )
 from cooper_ros.inference import Perceived
 from cooper_ros.markers import scene_markers
+from cooper_ros.topics import OUTPUTS
 
-# Reliable reaches both reliable and best-effort subscribers; one message is enough, the newest wins.
+# Reliable reaches both reliable and best-effort subscribers.
 # All maps of a frame leave at once, and a subscriber takes its time with the large ones.
 _RELIABLE = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
 _LATCHED = QoSProfile(
     depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL
 )
-_TOPICS: dict[str, type] = {
-    'depth/image': Image,
-    'depth/relative': Image,
-    'depth/color': Image,
-    'depth/camera_info': CameraInfo,
-    'segmentation/mask': Image,
-    'segmentation/instances': Image,
-    'segmentation/overlay': Image,
-    'segmentation/confidence': Image,
-    'points': PointCloud2,
-    'markers': MarkerArray,
-    'scene': SceneGraph,
-}
 _NEEDS_BOTH = ('markers', 'scene')
 
 
@@ -62,7 +47,7 @@ class Publishers:
     def __init__(self, node: LifecycleNode) -> None:
         self._node = node
         self._publishers: dict[str, LifecyclePublisher] = {
-            name: node.create_lifecycle_publisher(kind, f'~/{name}', _RELIABLE) for name, kind in _TOPICS.items()
+            name: node.create_lifecycle_publisher(kind, f'~/{name}', _RELIABLE) for name, kind in OUTPUTS.items()
         }
         self._vision = _vision_msgs()
         self._labels: tuple[str, ...] | None = None

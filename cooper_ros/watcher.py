@@ -14,28 +14,13 @@ import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
+from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import String
-from visualization_msgs.msg import MarkerArray
 
-from cooper_msgs.msg import SceneGraph
 from cooper_ros.conversions import frame_from_message, stamp_to_ns
 from cooper_ros.encodings import colour_from_image
+from cooper_ros.topics import OUTPUTS
 
-OUTPUTS: dict[str, type] = {
-    'depth/image': Image,
-    'depth/relative': Image,
-    'depth/color': Image,
-    'depth/camera_info': CameraInfo,
-    'segmentation/mask': Image,
-    'segmentation/instances': Image,
-    'segmentation/overlay': Image,
-    'segmentation/confidence': Image,
-    'points': PointCloud2,
-    'markers': MarkerArray,
-    'scene': SceneGraph,
-}
-METRIC_OUTPUTS = ('depth/image', 'points')
 KEPT_INPUTS = 60
 INCOMPLETE = 5
 

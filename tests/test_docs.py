@@ -211,9 +211,9 @@ def interface() -> dict[str, set[str]]:
 
 def test_outputs_are_those_of_the_node():
     pytest.importorskip('rclpy')
-    from cooper_ros.publishers import _TOPICS
+    from cooper_ros.topics import OUTPUTS
 
-    published = {f'~/{name}' for name in _TOPICS} | {'~/segmentation/label_info', '/diagnostics'}
+    published = {f'~/{name}' for name in OUTPUTS} | {'~/segmentation/label_info', '/diagnostics'}
     assert interface()['out'] == published
 
 

@@ -17,9 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cooper_model.config import CooperConfig
 from cooper_model.grammar import format_turn
-from cooper_model.network.autoencoder import build_autoencoder
 from cooper_model.network.model import Cooper
 from cooper_model.packing import PackedImages, Segment, pack, packed_forward
 from cooper_model.perception import colour_relative
@@ -31,13 +29,13 @@ from cooper_sim.records import Record
 from training.compiled import compile_layers, eager
 from training.data import Pictures, SimulatedScenes
 from training.describe import REQUEST, describe
-from training.evaluation import HELD_OUT, evaluate_answers, evaluate_maps, request_ids
+from training.evaluation import evaluate_answers, evaluate_maps, request_ids
 from training.latents import LatentCache
 from training.loop import LoopConfig, Run, read_config
 from training.losses import draw_times, flow_loss, mix, text_loss
 from training.segments import model_text, user_text
 from training.stage1 import MODALITIES, vision_pixels
-from training.start import start_autoencoder, start_model
+from training.start import prepare
 from training.traces import PLANS, answering_turn, looking_turn
 
 MAPS = 2  # drawn in each sample
@@ -222,26 +220,19 @@ def main() -> None:
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO)
     settings = read_config(arguments.config)
-    folder = Path(settings['architecture'])
-    config = CooperConfig.load(folder)
-    scenes = SimulatedScenes(settings['scenes'], config)
-    model = Cooper(config)
-    start_model(settings['start'], model)
-    autoencoder = build_autoencoder(config.autoencoder)
-    start_autoencoder(settings['autoencoder'], autoencoder, model)
-    used = min(settings['limit'], len(scenes) - HELD_OUT)
-    latents = LatentCache(settings['latents'], scenes, autoencoder, used)
+    start = prepare(settings)
+    model, scenes = start.model, start.scenes
     run = Run(model, LoopConfig(**settings['loop']), settings['out'])
-    stage = Sft(model, scenes, latents, folder)
+    stage = Sft(model, scenes, start.latents, start.folder)
     data = SftConfig(**settings['stage'])
 
     def loss(step: int, rng: np.random.Generator) -> Mapping[str, Tensor]:
-        return stage.loss(rng.integers(0, used, data.batch), data, rng)
+        return stage.loss(rng.integers(0, len(start.latents), data.batch), data, rng)
 
     def evaluate(step: int) -> Mapping[str, float]:
         with eager(model):
-            maps = evaluate_maps(model, autoencoder, scenes, request_ids(stage.prompts, stage.tokenizer))
-            return maps | evaluate_answers(model, autoencoder, scenes, folder)
+            maps = evaluate_maps(model, start.autoencoder, scenes, request_ids(stage.prompts, stage.tokenizer))
+            return maps | evaluate_answers(model, start.autoencoder, scenes, start.folder)
 
     if settings.get('compile'):
         compile_layers(model)

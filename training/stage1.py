@@ -17,8 +17,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cooper_model.config import CooperConfig
-from cooper_model.network.autoencoder import build_autoencoder
 from cooper_model.network.model import Cooper
 from cooper_model.packing import PackedImages, Segment, pack, packed_forward
 from cooper_model.prompts import Prompts
@@ -26,13 +24,13 @@ from cooper_model.tokenizer import Tokenizer
 from training.compiled import compile_layers, eager
 from training.data import SimulatedScenes
 from training.describe import REQUEST, describe
-from training.evaluation import HELD_OUT, evaluate_maps, request_ids
+from training.evaluation import evaluate_maps, request_ids
 from training.initialise import initialise
 from training.latents import LatentCache
 from training.loop import LoopConfig, Run, read_config
 from training.losses import draw_times, flow_loss, mix, text_loss
 from training.segments import model_text, user_text
-from training.start import start_autoencoder
+from training.start import prepare
 
 MODALITIES = ('depth', 'segmentation')
 
@@ -121,26 +119,19 @@ def main() -> None:
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO)
     settings = read_config(arguments.config)
-    folder = Path(settings['architecture'])
-    config = CooperConfig.load(folder)
-    scenes = SimulatedScenes(settings['scenes'], config)
-    model = Cooper(config)
-    autoencoder = build_autoencoder(config.autoencoder)
-    start_autoencoder(settings['autoencoder'], autoencoder, model)
-    used = min(settings['limit'], len(scenes) - HELD_OUT)
-    latents = LatentCache(settings['latents'], scenes, autoencoder, used)
-    loop = LoopConfig(**settings['loop'])
-    stage = Stage1(model, scenes, latents, folder)
+    start = prepare(settings)
+    model, loop = start.model, LoopConfig(**settings['loop'])
+    stage = Stage1(model, start.scenes, start.latents, start.folder)
     initialise(model, stage.grid, loop.seed)
     run = Run(model, loop, settings['out'])
     data = Stage1Config(**settings['stage'])
 
     def loss(step: int, rng: np.random.Generator) -> Mapping[str, Tensor]:
-        return stage.loss(rng.integers(0, used, data.batch), data)
+        return stage.loss(rng.integers(0, len(start.latents), data.batch), data)
 
     def evaluate(step: int) -> Mapping[str, float]:
         with eager(model):
-            return evaluate_maps(model, autoencoder, scenes, stage.requests)
+            return evaluate_maps(model, start.autoencoder, start.scenes, stage.requests)
 
     if settings.get('compile'):
         compile_layers(model)

@@ -1,15 +1,53 @@
-"""Weights to go on from: those of an earlier run, or those of a checkpoint folder such as the shipped one."""
+"""What a stage starts with: its data, and weights of an earlier run or of a checkpoint such as the shipped one."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
 from cooper_model.checkpoint import load_weights
+from cooper_model.config import CooperConfig
 from cooper_model.network.autoencoder import build_autoencoder
 from cooper_model.network.model import Cooper
+from training.data import SimulatedScenes
+from training.evaluation import HELD_OUT
+from training.latents import LatentCache
 from training.loop import STATE, load_average
+
+
+@dataclass(frozen=True)
+class Start:
+    """A model with its frozen autoencoder and its data.
+
+    :param folder: architecture, tokenizer and prompts
+    :param latents: of the scenes that are trained on, the first ones; the last are held out
+    """
+
+    folder: Path
+    model: Cooper
+    autoencoder: nn.Module
+    scenes: SimulatedScenes
+    latents: LatentCache
+
+
+def prepare(settings: Mapping[str, Any]) -> Start:
+    """Read what a stage's settings name; the model has random weights unless they name a ``start``.
+
+    :raises KeyError: a setting is missing
+    """
+    folder = Path(settings['architecture'])
+    config = CooperConfig.load(folder)
+    scenes = SimulatedScenes(settings['scenes'], config)
+    model, autoencoder = Cooper(config), build_autoencoder(config.autoencoder)
+    if 'start' in settings:
+        start_model(settings['start'], model)
+    start_autoencoder(settings['autoencoder'], autoencoder, model)
+    used = min(settings['limit'], len(scenes) - HELD_OUT)
+    return Start(folder, model, autoencoder, scenes, LatentCache(settings['latents'], scenes, autoencoder, used))
 
 
 def start_model(folder: str | Path, model: Cooper) -> None:
