@@ -18,7 +18,7 @@ from pathlib import Path
 MEASUREMENTS: dict[str, tuple[str, ...]] = {
     'nano': ('bench',),
     'mid': ('bench', '--random', 'mid'),
-    'eval': ('eval', '--scenes', '600', '--modes', 'auto,direct,text,perception'),
+    'eval': ('eval', '--scenes', '600'),
 }
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 UNITS = {'tok_per_s': 'tokens/s', 's': 's', 'mb': 'MB'}
+MAPS = {'depth': ('delta1', 'abs_rel', 'rmse', 'delta1_scaled'), 'segmentation': ('miou', 'boundary_f1')}
 MARK = re.compile(r'(<!-- bench:(\w+) -->\n).*?(<!-- /bench -->)', re.DOTALL)
 
 
@@ -57,7 +58,7 @@ def _speed(record: dict[str, Any]) -> str:
 def _evaluation(record: dict[str, Any]) -> str:
     modes = record['by_mode']
     rows = ['| maps | mean | 95 % interval |', '|---|---|---|']
-    for part, names in (('depth', ('delta1', 'abs_rel', 'rmse')), ('segmentation', ('miou', 'boundary_f1'))):
+    for part, names in MAPS.items():
         for name in names:
             found, bounds = record[part][name], record[part][f'{name}_95']
             rows.append(f'| {part} {name} | {_share(found)} | {" to ".join(_share(bound) for bound in bounds or ())} |')

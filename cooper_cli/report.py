@@ -12,6 +12,7 @@ from cooper_cli.output import table
 from cooper_sim.grading import chance, most_frequent
 from cooper_sim.scoring import rate
 
+DEPTH_FIGURES = ('delta1', 'abs_rel', 'rmse', 'delta1_scaled')
 
 def summarise(results: Sequence[SceneResult], modes: Sequence[str]) -> dict[str, Any]:
     """Return rates as fractions; ``NAME_95`` is the 95 % interval of ``NAME``. Unknown figures are None."""
@@ -40,7 +41,7 @@ def _figure(name: str, sums: Sequence[float], counts: Sequence[float]) -> dict[s
 def _depth(results: Sequence[SceneResult]) -> dict[str, Any]:
     scores = [result.depth for result in results if result.depth is not None]
     figures: dict[str, Any] = {}
-    for name in ('delta1', 'abs_rel', 'rmse'):
+    for name in DEPTH_FIGURES:
         figures |= _figure(name, [getattr(score, name) for score in scores], [1.0] * len(scores))
     return figures
 
@@ -100,7 +101,7 @@ def as_text(record: dict[str, Any]) -> str:
     """Return the figures as tables for people."""
     rows = [
         (name, _share(record[part][name]), _interval(record[part][f'{name}_95']))
-        for part, names in (('depth', ('delta1', 'abs_rel', 'rmse')), ('segmentation', ('miou', 'boundary_f1')))
+        for part, names in (('depth', DEPTH_FIGURES), ('segmentation', ('miou', 'boundary_f1')))
         for name in names
     ]
     blocks = [table(('maps', 'mean', '95 % interval'), rows)]

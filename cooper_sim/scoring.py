@@ -16,16 +16,19 @@ BOUNDARY_TOLERANCE = 0.0075
 
 @dataclass(frozen=True)
 class DepthScore:
-    """Errors of one depth image; without alignment of scale or shift.
+    """Errors of one depth image, without alignment of scale or shift but for the last.
 
     :param delta1: share of pixels with ``max(predicted / true, true / predicted) < 1.25``
     :param abs_rel: mean of ``|predicted - true| / true``
     :param rmse: root of the mean squared error [m]
+    :param delta1_scaled: delta1 after one factor has brought the median of the prediction to the true one: how good
+        the shape is when the scale is given
     """
 
     delta1: float
     abs_rel: float
     rmse: float
+    delta1_scaled: float
 
 
 def nearest(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -55,10 +58,18 @@ def depth_score(predicted: np.ndarray, true: np.ndarray) -> DepthScore:
     given = predicted[valid].astype(np.float64)
     given = np.where(np.isfinite(given), given, 0.0).clip(min=0.0)
     error = given - wanted
-    close = (given < 1.25 * wanted) & (wanted < 1.25 * given)
+    middle = float(np.median(given))
+    scaled = given * (float(np.median(wanted)) / middle) if middle > 0 else given
     return DepthScore(
-        float(close.mean()), float((np.abs(error) / wanted).mean()), float(np.sqrt((error**2).mean()))
+        delta1=_share_close(given, wanted),
+        abs_rel=float((np.abs(error) / wanted).mean()),
+        rmse=float(np.sqrt((error**2).mean())),
+        delta1_scaled=_share_close(scaled, wanted),
     )
+
+
+def _share_close(given: np.ndarray, wanted: np.ndarray) -> float:
+    return float(((given < 1.25 * wanted) & (wanted < 1.25 * given)).mean())
 
 
 def object_ious(predicted: np.ndarray, true: np.ndarray, min_area: int = MIN_OBJECT_AREA) -> np.ndarray:

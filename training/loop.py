@@ -140,7 +140,8 @@ class Run:
         with torch.autocast(next(self.model.parameters()).device.type, torch.bfloat16, enabled=config.bf16):
             parts = loss(self.step, batch_rng(config.seed, self.step, self.process))
         if not torch.isfinite(parts['total']):
-            raise FloatingPointError(f'loss is {float(parts["total"].detach())} at step {self.step}; lower the learning rate')
+            value = float(parts['total'].detach())
+            raise FloatingPointError(f'loss is {value} at step {self.step}; lower the learning rate')
         for p in self.parameters.values():
             p.grad = None
         parts['total'].backward()

@@ -15,6 +15,7 @@ EVALUATION = {
     'name': 'eval', 'command': 'cooper eval --json', 'questions': 8, 'machine': 'a machine', 'date': '2026-01-01',
     'depth': {
         'delta1': 0.8, 'delta1_95': [0.7, 0.9], 'abs_rel': None, 'abs_rel_95': None, 'rmse': 0.3, 'rmse_95': [0, 1],
+        'delta1_scaled': 0.9, 'delta1_scaled_95': [0.8, 1.0],
     },
     'segmentation': {'miou': 0.5, 'miou_95': [0.4, 0.6], 'boundary_f1': 0.6, 'boundary_f1_95': [0.5, 0.7]},
     'answers': {

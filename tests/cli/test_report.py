@@ -23,11 +23,11 @@ def answers(*right: bool, images: int = 0) -> tuple[GivenAnswer, ...]:
 def results() -> list[SceneResult]:
     return [
         SceneResult(
-            DepthScore(0.8, 0.2, 0.4), (1.0, 0.5), 0.6, (('side', LEFT), ('side', LEFT), ('count', THREE)),
+            DepthScore(0.8, 0.2, 0.4, 0.9), (1.0, 0.5), 0.6, (('side', LEFT), ('side', LEFT), ('count', THREE)),
             {'auto': answers(True, False, True, images=1), 'direct': answers(False, False, False)}, 0.1,
         ),
         SceneResult(
-            DepthScore(0.6, 0.4, 0.6), (0.0,), 0.2, (('side', RIGHT),),
+            DepthScore(0.6, 0.4, 0.6, 0.8), (0.0,), 0.2, (('side', RIGHT),),
             {'auto': answers(True), 'direct': answers(True)}, 0.3,
         ),
     ]  # fmt: skip
@@ -38,6 +38,7 @@ def test_maps_are_averaged_over_images_and_objects(results):
     assert record['depth']['delta1'] == pytest.approx(0.7)
     assert record['depth']['abs_rel'] == pytest.approx(0.3)
     assert record['depth']['rmse'] == pytest.approx(0.5)
+    assert record['depth']['delta1_scaled'] == pytest.approx(0.85)
     assert record['segmentation']['miou'] == pytest.approx(0.5)
     assert record['segmentation']['boundary_f1'] == pytest.approx(0.4)
     assert (record['segmentation']['objects'], record['scenes'], record['questions']) == (3, 2, 4)

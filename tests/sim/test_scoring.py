@@ -125,3 +125,12 @@ def test_rate_pools_items_and_widens_for_clusters():
     # Mean 1/2 of n items that are 0 or 1: variance 1/4 n / (n - 1).
     assert single.high - single.mean == pytest.approx(1.96 * np.sqrt(0.25 / 99))
     assert clustered.high - clustered.mean == pytest.approx(1.96 * np.sqrt(0.25 / 49))
+
+
+def test_scaled_delta1_forgives_one_factor_and_nothing_else():
+    true = np.linspace(1, 3, 60).reshape(6, 10)
+    far = depth_score(1.6 * true, true)
+    assert far.delta1 == 0 and far.delta1_scaled == 1
+    bent = depth_score(true**2, true)
+    assert bent.delta1_scaled < 0.7
+    assert depth_score(np.full_like(true, np.nan), true).delta1_scaled == 0
