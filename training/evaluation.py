@@ -15,7 +15,7 @@ from cooper_model.config import SamplerConfig
 from cooper_model.network.model import Cooper
 from cooper_model.perception import depth_map, segmentation
 from cooper_model.prompts import Prompts
-from cooper_model.reasoner import Reasoner
+from cooper_model.reasoner import MODALITIES, Reasoner
 from cooper_model.tokenizer import Tokenizer
 from cooper_model.types import Frame
 from cooper_sim.grading import Truth, is_right
@@ -80,7 +80,7 @@ def evaluate_maps(
 
 def request_ids(prompts: Prompts, tokenizer: Tokenizer) -> dict[str, list[int]]:
     """Return the token ids that ask for each modality."""
-    return {kind: tokenizer.encode(prompts.request(kind)) for kind in ('depth', 'segmentation')}
+    return {kind: tokenizer.encode(prompts.request(kind)) for kind in MODALITIES}
 
 
 def evaluate_answers(model: Cooper, autoencoder: nn.Module, scenes: SimulatedScenes, folder: Path) -> dict[str, float]:

@@ -22,6 +22,7 @@ from cooper_model.network.model import Cooper
 from cooper_model.packing import PackedImages, Segment, pack, packed_forward
 from cooper_model.perception import colour_relative
 from cooper_model.prompts import Prompts, question_text
+from cooper_model.reasoner import MODALITIES
 from cooper_model.tokenizer import Tokenizer
 from cooper_model.types import Modality, Mode
 from cooper_sim.questions import Question, ask_questions
@@ -34,7 +35,7 @@ from training.latents import LatentCache
 from training.loop import LoopConfig, Run, read_config
 from training.losses import draw_times, flow_loss, mix, text_loss
 from training.segments import model_text, user_text
-from training.stage1 import MODALITIES, vision_pixels
+from training.stage1 import vision_pixels
 from training.start import prepare
 from training.traces import PLANS, answering_turn, looking_turn
 

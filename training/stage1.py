@@ -20,6 +20,7 @@ from torch import Tensor
 from cooper_model.network.model import Cooper
 from cooper_model.packing import PackedImages, Segment, pack, packed_forward
 from cooper_model.prompts import Prompts
+from cooper_model.reasoner import MODALITIES
 from cooper_model.tokenizer import Tokenizer
 from training.compiled import compile_layers, eager
 from training.data import SimulatedScenes
@@ -31,8 +32,6 @@ from training.loop import LoopConfig, Run, read_config
 from training.losses import draw_times, flow_loss, mix, text_loss
 from training.segments import model_text, user_text
 from training.start import prepare
-
-MODALITIES = ('depth', 'segmentation')
 
 
 @dataclass(frozen=True)
