@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from cooper_model.types import CameraIntrinsics
+
 AutoencoderForm = Literal['flux', 'patch']
 
 
@@ -151,7 +153,13 @@ class ColourCodeConfig:
 
 @dataclass(frozen=True)
 class CooperConfig:
-    """Everything about a checkpoint but its weights, its tokenizer and its prompts."""
+    """Everything about a checkpoint but its weights, its tokenizer and its prompts.
+
+    :param depth_range: ``(near, far)`` [m] that depth pictures stand for, None where depth is relative
+    :param depth_focal: focal length [image heights] of the camera that this range holds for; depth of another camera
+        is scaled by the ratio of focal lengths, since magnified and nearer look alike (canonical camera of
+        Yin et al. 2023, Metric3D, arXiv 2307.10984). None: the range holds for every camera
+    """
 
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
     vision: VisionConfig = field(default_factory=VisionConfig)
@@ -166,10 +174,23 @@ class CooperConfig:
     train_timestep_shift: float = 1.0
     usable_vocab: int | None = 151665
     depth_range: tuple[float, float] | None = None
+    depth_focal: float | None = None
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
     colour_code: ColourCodeConfig = field(default_factory=ColourCodeConfig)
     max_turns: int = 3
     max_new_tokens: int = 2048
+
+    def __post_init__(self) -> None:
+        focal = self.depth_focal
+        _require(focal is None or focal > 0, f'case_config: depth_focal is {focal}, expected a positive number')
+
+    def depth_range_of(self, camera: CameraIntrinsics | None) -> tuple[float, float] | None:
+        """Return the range [m] of depth pictures of a camera; an unknown one is taken for that of ``depth_focal``."""
+        if self.depth_range is None or self.depth_focal is None or camera is None:
+            return self.depth_range
+        zoom = camera.fy / camera.height / self.depth_focal
+        near, far = self.depth_range
+        return near * zoom, far * zoom
 
     @property
     def latent_dim(self) -> int:
@@ -303,6 +324,7 @@ def _from_json(llm: Mapping[str, Any], vit: Mapping[str, Any], case: Mapping[str
         train_timestep_shift=case.get('train_timestep_shift', 1.0),
         usable_vocab=case.get('usable_vocab', 151665 if decoder.vocab_size == 152064 else None),
         depth_range=tuple(depth_range) if depth_range else None,
+        depth_focal=case.get('depth_focal'),
         sampler=SamplerConfig(**sampler),
         colour_code=ColourCodeConfig(**code),
         max_turns=case.get('max_turns', 3),

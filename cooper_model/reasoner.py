@@ -272,7 +272,8 @@ class Reasoner(Generic[ContextT]):
         picture = yield from self._steps(work, guidance, modality, turn)
         with work.watch.part(part):
             if modality == 'depth':
-                result = work.depth = depth_map(picture, size, self.backend.config.depth_range)
+                metres = self.backend.config.depth_range_of(work.frame.intrinsics)
+                result = work.depth = depth_map(picture, size, metres)
                 shown = colour_relative(np.clip(picture_to_relative(picture), 0, 1))
             else:
                 result = work.segmentation = segmentation(picture, size, self.backend.config.colour_code)

@@ -46,4 +46,5 @@ class SimulatedScenes:
         for thing in record.visible:
             table[thing.id] = self._classes[thing.kind]
         segmentation = encode_segmentation(table[record.ids], record.ids, self.config.colour_code)
-        return Pictures(record.image, encode_depth(record.depth, self.config.depth_range), segmentation)
+        depth = encode_depth(record.depth, self.config.depth_range_of(record.intrinsics))
+        return Pictures(record.image, depth, segmentation)

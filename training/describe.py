@@ -1,8 +1,9 @@
 """Scenes in words: what the model learns to say about objects, in dense and regular form.
 
-Lengths are centimetres in steps of five, so that a number is one token and its neighbours are neighbours: ``x`` to
-the right of the camera, ``e`` above it, ``z`` in front of it, ``d`` away from it, ``h`` and ``w`` the object's height
-and width.
+An object's name is followed by where it is in the image, ``at`` percent from the left and from the top, so that a
+thought finds the object before it says anything of it. Then come lengths in centimetres: ``x`` to the right of the
+camera, ``e`` above it, ``z`` in front of it, ``d`` away from it, ``h`` and ``w`` the object's height and width. Numbers
+go in steps of five: each is one token, and its neighbours are neighbours.
 """
 
 from __future__ import annotations
@@ -12,32 +13,45 @@ from collections.abc import Iterable
 import numpy as np
 
 from cooper_model.geometry import camera_distance
+from cooper_sim.questions import Observed
 from cooper_sim.types import VisibleObject
 
 REQUEST = 'Describe the objects.'
-STEP_CM = 5
+STEP = 5
 MIN_AREA = 64
 HIDDEN = 0.8
 
-Vector = tuple[float, float, float]
+
+def rounded(value: float) -> int:
+    """Return a number rounded to the step of descriptions."""
+    return round(value / STEP) * STEP
 
 
 def centimetres(metres: float) -> int:
     """Return a length in centimetres, rounded to the step of descriptions."""
-    return round(metres * 100 / STEP_CM) * STEP_CM
+    return rounded(metres * 100)
 
 
-def fact(thing: VisibleObject, keys: str, up: Vector) -> str:
-    """Return the name and some of the numbers of an object, for example ``red mug x -30 z 125``."""
+def place(thing: VisibleObject, observed: Observed) -> str:
+    """Return where the middle of an object's visible pixels is in the image, for example ``at 35 60``."""
+    left, top, right, bottom = thing.box
+    across = 50 * (left + right) / observed.intrinsics.width
+    down = 50 * (top + bottom) / observed.intrinsics.height
+    return f'at {rounded(across)} {rounded(down)}'
+
+
+def fact(thing: VisibleObject, keys: str, observed: Observed) -> str:
+    """Return name, place and some of the numbers of an object, for example ``red mug at 35 60 x -30 z 125``."""
     values = {
         'x': thing.center[0],
-        'e': float(np.dot(thing.center, up)),
+        'e': float(np.dot(thing.center, observed.up)),
         'z': thing.center[2],
         'd': camera_distance(thing),
         'w': thing.size[0],
         'h': thing.size[1],
     }
-    return ' '.join([thing.name, *(f'{key} {centimetres(values[key])}' for key in keys)])
+    numbers = (f'{key} {centimetres(values[key])}' for key in keys)
+    return ' '.join([thing.name, place(thing, observed), *numbers])
 
 
 def seen(things: Iterable[VisibleObject]) -> list[VisibleObject]:
@@ -45,9 +59,11 @@ def seen(things: Iterable[VisibleObject]) -> list[VisibleObject]:
     return sorted((t for t in things if t.area >= MIN_AREA), key=lambda t: t.box[0] + t.box[2])
 
 
-def describe(things: Iterable[VisibleObject], up: Vector) -> str:
-    """Describe every object, from left to right."""
+def describe(observed: Observed, rng: np.random.Generator) -> str:
+    """Describe every object, in random order: were it from left to right, the order would give away the place."""
+    things = seen(observed.visible)
     parts = [
-        fact(thing, 'xezdh', up) + (' hidden' if thing.visible_fraction < HIDDEN else '') for thing in seen(things)
+        fact(things[n], 'xezdh', observed) + (' hidden' if things[n].visible_fraction < HIDDEN else '')
+        for n in rng.permutation(len(things))
     ]
     return '; '.join(parts) + '.'

@@ -68,7 +68,8 @@ def evaluate_maps(
             for points in (2, 5):
                 sampler = SamplerConfig(num_timesteps=points, shift=1.0, text_scale=1.0, image_scale=1.0)
                 maps = generate_maps(backend, record.image, requests, sampler)
-                depth = depth_map(maps['depth'], record.ids.shape, scenes.config.depth_range)
+                metres = scenes.config.depth_range_of(record.intrinsics)
+                depth = depth_map(maps['depth'], record.ids.shape, metres)
                 score = depth_score(depth.metres, record.depth)
                 found = segmentation(maps['segmentation'], record.ids.shape, scenes.config.colour_code)
                 values = {'delta1': [score.delta1], 'abs_rel': [score.abs_rel]}

@@ -10,8 +10,9 @@ from __future__ import annotations
 import argparse
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -48,7 +49,9 @@ class SftConfig:
     """What is trained on.
 
     :param batch: scenes a step
-    :param modes: mode of each conversation about a scene, with its probability; one is drawn for each entry
+    :param modes: what is said about a scene, each with its probability; one is drawn for each entry. A mode of the
+        reasoner is a conversation; 'describe' lists all objects, 'conclude' answers from facts that are given, 'none'
+        leaves the entry out
     :param maps: how often each modality is requested; MAPS are drawn of every scene
     :param shift: time shift of the maps
     :param map_weights: weight of the flow loss of each modality, 0 for none
@@ -149,23 +152,22 @@ class Sft:
         sample = Sample(record, self.scenes.pictures_of(record), vision, latents)
         sample.add(Segment('latents', (), image=latents, grid=self.grid))
         sample.show(record.image, (0,), self.vision_grid)
-        questions = ask_questions(record, rng, len(settings.modes))
-        for choices, question in zip(settings.modes, questions, strict=False):
-            names = list(choices)
-            weights = np.array([choices[name] for name in names])
-            mode = names[int(rng.choice(len(names), p=weights / weights.sum()))]
-            listed = rng.random() < settings.listed_choices
-            text = question_text(question.text, question.choices if listed else ())
+        questions = iter(ask_questions(record, rng, len(settings.modes)))
+        for choices in settings.modes:
+            mode = _draw_name(choices, rng)
             if mode == 'describe':
                 asked = self._user(sample, REQUEST, SHARED)
-                self._model(sample, describe(record.visible, record.up), (*SHARED, asked))
-            else:
-                in_thought = not sample.drawn and rng.random() < settings.drawn_in_thought
-                self._converse(sample, mode, question, text, in_thought)
-        names = list(settings.maps)
-        weights = np.array([settings.maps[name] for name in names])
+                self._model(sample, describe(record, rng), (*SHARED, asked))
+            elif mode != 'none' and (question := next(questions, None)) is not None:
+                listed = rng.random() < settings.listed_choices
+                text = question_text(question.text, question.choices if listed else ())
+                if mode == 'conclude':
+                    self._conclude(sample, question, text)
+                else:
+                    in_thought = not sample.drawn and rng.random() < settings.drawn_in_thought
+                    self._converse(sample, mode, question, text, in_thought)
         while len(sample.drawn) < MAPS:
-            modality = names[int(rng.choice(len(names), p=weights / weights.sum()))]
+            modality = _draw_name(settings.maps, rng)
             asked = self._user(sample, self.prompts.request(modality), SHARED)
             sample.draw(modality, (*SHARED, asked), self.grid)
         return sample
@@ -200,6 +202,14 @@ class Sft:
         written = format_turn(turn) if thinks else format_turn(turn).removeprefix('<think></think>')
         self._model(sample, written, seen, given)
 
+    def _conclude(self, sample: Sample, question: Question, text: str) -> None:
+        """Add a question whose facts are given, so that all that is learned of it is what follows from them."""
+        seen = (*SHARED, self._user(sample, text, SHARED))
+        turn = answering_turn(question, sample.record)
+        written, answer = format_turn(turn), format_turn(replace(turn, thought=''))
+        given = len(self.tokenizer.encode(written)) - len(self.tokenizer.encode(answer))
+        self._model(sample, written, seen, given)
+
     def _show_map(self, sample: Sample, modality: Modality, sees: tuple[int, ...]) -> int:
         if modality == 'depth':
             picture = colour_relative(sample.pictures.depth[..., 0].astype(np.float32) / 255)
@@ -212,6 +222,13 @@ class Sft:
 
     def _model(self, sample: Sample, text: str, sees: tuple[int, ...], given: int = 0) -> int:
         return sample.add(model_text(self.tokenizer.encode(text), sees, self.config.tokens, given))
+
+
+def _draw_name(chances: Mapping[Any, float], rng: np.random.Generator) -> Any:
+    """Return a key, with the relative frequency that is its value."""
+    names = list(chances)
+    weights = np.array([chances[name] for name in names])
+    return names[int(rng.choice(len(names), p=weights / weights.sum()))]
 
 
 def main() -> None:

@@ -76,12 +76,12 @@ class Stage1:
             found.append(model_text(self.tokenizer.encode(description), (0, 1, len(found) - 1), tokens))
         return found
 
-    def loss(self, numbers: np.ndarray, settings: Stage1Config) -> Mapping[str, Tensor]:
+    def loss(self, numbers: np.ndarray, settings: Stage1Config, rng: np.random.Generator) -> Mapping[str, Tensor]:
         """Return the loss on scenes ``numbers``."""
         records = [self.scenes.records[int(n)] for n in numbers]
         described = settings.describe_weight > 0
         samples = [
-            self.segments(row, describe(record.visible, record.up) if described else None)
+            self.segments(row, describe(record, rng) if described else None)
             for row, record in enumerate(records)
         ]
         vision = vision_pixels([record.image for record in records], self.model.device)
@@ -126,7 +126,7 @@ def main() -> None:
     data = Stage1Config(**settings['stage'])
 
     def loss(step: int, rng: np.random.Generator) -> Mapping[str, Tensor]:
-        return stage.loss(rng.integers(0, len(start.latents), data.batch), data)
+        return stage.loss(rng.integers(0, len(start.latents), data.batch), data, rng)
 
     def evaluate(step: int) -> Mapping[str, float]:
         with eager(model):

@@ -33,7 +33,7 @@ def corpus(scenes: SimDataset, prompts: Prompts) -> Iterator[str]:
     fixed = [value for value in vars(prompts).values() if value] + [REQUEST, *LOOK_THOUGHTS.values()]
     for number in range(len(scenes)):
         record = scenes[number]
-        yield describe(record.visible, record.up)
+        yield describe(record, np.random.default_rng(number))
         for question in ask_questions(record, np.random.default_rng(number), PER_SCENE):
             turn = answering_turn(question, record)
             yield from (question.text, turn.thought, turn.body)

@@ -15,27 +15,26 @@ from cooper_model.grammar import boxed_answer
 from cooper_model.types import Modality, Turn
 from cooper_sim.questions import Observed, Question
 from cooper_sim.types import VisibleObject
-from training.describe import centimetres, fact, seen
+from training.describe import centimetres, fact, place, seen
 
 ANGLE_STEP = 15
 
 
 @dataclass(frozen=True)
 class Scene:
-    """What facts are read from: the objects of a question, everything visible, the up direction."""
+    """What facts are read from: the objects of a question, and all that the frame shows."""
 
     things: Sequence[VisibleObject]
-    everything: Sequence[VisibleObject]
-    up: tuple[float, float, float]
+    observed: Observed
 
 
 def _facts(keys: str) -> Callable[[Scene], str]:
-    return lambda scene: '; '.join(fact(thing, keys, scene.up) for thing in scene.things)
+    return lambda scene: '; '.join(fact(thing, keys, scene.observed) for thing in scene.things)
 
 
 def _distances_to_last(scene: Scene) -> str:
     *others, last = scene.things
-    places = '; '.join(fact(thing, 'xez', scene.up) for thing in scene.things)
+    places = '; '.join(fact(thing, 'xez', scene.observed) for thing in scene.things)
     far = '; '.join(f'{thing.name} {centimetres(object_distance(thing, last))}' for thing in others)
     return f'{places}; to {last.name}: {far}'
 
@@ -52,19 +51,22 @@ def _sizes(scene: Scene) -> str:
 def _list(scene: Scene) -> str:
     if not scene.things:
         return 'none'
-    return '; '.join(thing.name for thing in seen(scene.things))
+    return '; '.join(f'{thing.name} {place(thing, scene.observed)}' for thing in seen(scene.things))
 
 
 def _present(scene: Scene) -> str:
-    return _facts('xz')(scene) if scene.things else 'not there: ' + '; '.join(t.name for t in seen(scene.everything))
+    if scene.things:
+        return _facts('')(scene)
+    return 'not there: ' + '; '.join(thing.name for thing in seen(scene.observed.visible))
 
 
 def _visible(scene: Scene) -> str:
-    return '; '.join(f'{t.name} visible {round(t.visible_fraction * 10) * 10}' for t in scene.things)
+    shares = ((thing, round(thing.visible_fraction * 10) * 10) for thing in scene.things)
+    return '; '.join(f'{fact(thing, "", scene.observed)} visible {share}' for thing, share in shares)
 
 
 def _turned(scene: Scene) -> str:
-    angle = bearing(*scene.things, scene.up)
+    angle = bearing(*scene.things, scene.observed.up)
     turned = round(math.degrees(angle) / ANGLE_STEP) * ANGLE_STEP
     return f'{_facts("xz")(scene)}; turn {turned}'
 
@@ -108,5 +110,5 @@ def answering_turn(question: Question, observed: Observed, thinks: bool = True) 
     things = [by_id[number] for number in question.object_ids]
     thought = ''
     if thinks:
-        thought = PLANS[question.category].facts(Scene(things, observed.visible, observed.up)) + '.'
+        thought = PLANS[question.category].facts(Scene(things, observed)) + '.'
     return Turn(thought, 'answer', boxed_answer(question.answer))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -78,6 +79,17 @@ def test_only_the_models_own_words_carry_loss(stage: Sft) -> None:
             learned = [label for label in segment.labels if label != IGNORE]
             assert learned[-1] == end
             assert list(segment.ids[-len(learned) :]) == learned
+
+
+def test_a_conclusion_is_learned_from_facts_that_carry_no_loss(stage: Sft) -> None:
+    settings = SftConfig(batch=1, modes=({'conclude': 1.0},), shift=1.0)
+    for number in range(len(stage.scenes)):
+        sample = stage.sample(stage.scenes.records[number], settings, np.random.default_rng(number), 0, 0)
+        said = [segment for segment in sample.segments if segment.labels]
+        assert len(said) == 1
+        learned = [label for label in said[0].labels if label not in (IGNORE, stage.config.tokens.end)]
+        assert re.fullmatch(r'<answer>\\boxed\{.+\}</answer>', stage.tokenizer.decode(learned))
+        assert '<think>' in stage.tokenizer.decode(said[0].ids)
 
 
 def test_loss_reaches_both_experts_and_the_vision_tower(stage: Sft) -> None:
