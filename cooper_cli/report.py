@@ -13,6 +13,8 @@ from cooper_sim.grading import chance, most_frequent
 from cooper_sim.scoring import rate
 
 DEPTH_FIGURES = ('delta1', 'abs_rel', 'rmse', 'delta1_scaled')
+CATEGORY_FIGURES = ('accuracy', 'most_frequent', 'chance', 'perceive_rate')
+
 
 def summarise(results: Sequence[SceneResult], modes: Sequence[str]) -> dict[str, Any]:
     """Return rates as fractions; ``NAME_95`` is the 95 % interval of ``NAME``. Unknown figures are None."""
@@ -64,19 +66,21 @@ def _answers(results: Sequence[SceneResult], mode: str) -> dict[str, Any]:
     given = [answer for result in results for answer in result.answers[mode]]
     right = np.array([answer.right for answer in given], bool)
     constant = np.zeros(len(given), bool)
+    perceived = np.array([answer.images > 0 for answer in given], float)
+    per_scene = _per_scene(scenes, len(results))
     by_category: dict[str, Any] = {}
     for category in sorted(set(categories)):
         chosen = [index for index, name in enumerate(categories) if name == category]
         constant[chosen] = most_frequent([truths[index] for index in chosen])
         guesses = [chance(truths[index]) for index in chosen]
+        own = np.isin(np.arange(len(given)), chosen)
         by_category[category] = {
-            'accuracy': float(right[chosen].mean()),
+            **_figure('accuracy', per_scene(right & own), per_scene(own)),
             'most_frequent': float(constant[chosen].mean()),
             'chance': None if None in guesses else float(np.mean(guesses)),
+            'perceive_rate': float(perceived[chosen].mean()),
             'n': len(chosen),
         }
-    perceived = np.array([answer.images > 0 for answer in given], float)
-    per_scene = _per_scene(scenes, len(results))
     counts = per_scene(np.ones(len(given)))
     return {
         **_figure('overall', per_scene(right), counts),
@@ -106,14 +110,16 @@ def as_text(record: dict[str, Any]) -> str:
     ]
     blocks = [table(('maps', 'mean', '95 % interval'), rows)]
     for mode, answers in record['by_mode'].items():
-        lines = [('all', _share(answers['overall']), _share(answers['most_frequent']), '', record['questions'])]
+        overall = (answers[name] for name in ('overall', 'most_frequent'))
+        lines = [('all', *map(_share, overall), '', _share(answers['perceive_rate']), record['questions'])]
         for name, entry in answers['by_category'].items():
-            lines.append((name, *(_share(entry[key]) for key in ('accuracy', 'most_frequent', 'chance')), entry['n']))
-        blocks.append(table((f'answers, mode {mode}', 'right', 'most frequent', 'chance', 'questions'), lines))
+            lines.append((name, *(_share(entry[key]) for key in CATEGORY_FIGURES), entry['n']))
+        blocks.append(
+            table((f'answers, mode {mode}', 'right', 'most frequent', 'chance', 'perceives', 'questions'), lines)
+        )
         blocks.append(
             f'above most frequent {_share(answers["above_most_frequent"])} '
-            f'({_interval(answers["above_most_frequent_95"])}), perceives in {_share(answers["perceive_rate"])}, '
-            f'{answers["seconds"] or 0:.2f} s an answer'
+            f'({_interval(answers["above_most_frequent_95"])}), {answers["seconds"] or 0:.2f} s an answer'
         )
     return '\n\n'.join(blocks)
 

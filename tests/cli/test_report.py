@@ -56,6 +56,9 @@ def test_answers_stand_beside_the_most_frequent(results):
     assert (side['accuracy'], side['most_frequent'], side['n']) == (pytest.approx(2 / 3), pytest.approx(2 / 3), 3)
     assert side['chance'] == pytest.approx(0.5) and found['by_category']['count']['chance'] is None
     assert record['perceive_rate'] == pytest.approx(3 / 4)
+    rates = {name: entry['perceive_rate'] for name, entry in found['by_category'].items()}
+    assert sum(rates[name] * entry['n'] for name, entry in found['by_category'].items()) == pytest.approx(3)
+    assert side['accuracy_95'][0] < side['accuracy'] < side['accuracy_95'][1]
     assert record['by_mode']['direct']['overall'] == pytest.approx(1 / 4)
     assert record['by_mode']['direct']['perceive_rate'] == 0
 
