@@ -16,7 +16,7 @@ from torch import Tensor
 
 from cooper_model.config import AutoencoderConfig, CooperConfig
 from cooper_model.network.autoencoder import PatchAutoencoder
-from training.data import SimulatedScenes
+from training.datasets.simulation import SimulatedScenes
 from training.loop import LoopConfig, Run, read_config
 
 CROP = 64

@@ -1,50 +1,140 @@
-"""Simulated scenes on disk as the pictures that training uses."""
+"""What stage 1 draws its batches from: several data sets, each with a weight."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 import numpy as np
+from torch import Tensor, nn
 
-from cooper_model.config import CooperConfig
-from cooper_model.perception import encode_depth, encode_segmentation
-from cooper_model.types import UNLABELLED
-from cooper_sim.records import Record, SimDataset
+from cooper_model.types import Modality
+from training.datasets.base import DataEntry, DataSet, Example, ModelInput
+from training.datasets.registry import open_pictures, read_entry
+from training.datasets.report import LeftOut
+from training.latents import Encoder, LatentCache, counted_tokens
+
+_TRIES = 100
 
 
 @dataclass(frozen=True)
-class Pictures:
-    """One scene as the model meets it, each ``(height, width, 3)`` uint8 RGB."""
+class Part:
+    """One data set of a mixture.
 
-    image: np.ndarray
-    depth: np.ndarray
-    segmentation: np.ndarray
-
-
-class SimulatedScenes:
-    """A folder written by ``python -m cooper_sim.dataset``.
-
-    :raises ValueError: the folder holds no finished data set
+    :param count: how many examples, from the first, are trained on
+    :param held_out: numbers of those that are only scored
+    :param latents: of the examples that are trained on, where they are kept
     """
 
-    def __init__(self, folder: str | Path, config: CooperConfig) -> None:
-        self.config = config
-        self.records = SimDataset(folder)
-        self._classes = {name: number for number, name in enumerate(config.colour_code.names)}
+    data: DataSet
+    weight: float
+    count: int
+    held_out: range
+    latents: LatentCache | None = None
 
-    def __len__(self) -> int:
-        return len(self.records)
 
-    def pictures(self, number: int) -> Pictures:
-        """Return the camera image and the two pictures to generate."""
-        return self.pictures_of(self.records[number])
+@dataclass(frozen=True)
+class Sample:
+    """One example as latents.
 
-    def pictures_of(self, record: Record) -> Pictures:
-        """Return the same of a record at hand."""
-        table = np.full(256, UNLABELLED, np.uint8)
-        for thing in record.visible:
-            table[thing.id] = self._classes[thing.kind]
-        segmentation = encode_segmentation(table[record.ids], record.ids, self.config.colour_code)
-        depth = encode_depth(record.depth, self.config.depth_range_of(record.intrinsics))
-        return Pictures(record.image, depth, segmentation)
+    :param image: ``(tokens, latent_dim)`` of the camera image
+    :param targets: the same of each picture to generate
+    :param counted: ``(tokens,)`` bool, where only some tokens of a target count in the loss
+    """
+
+    example: Example
+    image: Tensor
+    targets: Mapping[Modality, Tensor]
+    counted: Mapping[Modality, Tensor]
+
+
+class Mixture:
+    """Draws examples from several data sets and gives their latents."""
+
+    def __init__(self, parts: Sequence[Part], encoder: Encoder) -> None:
+        self.parts, self.encoder = list(parts), encoder
+        weights = np.array([part.weight for part in parts])
+        self._chances = weights / weights.sum()
+
+    def draw(self, count: int, rng: np.random.Generator) -> list[Sample]:
+        """Return ``count`` samples; an example whose files cannot be read is reported and another one drawn.
+
+        :raises ValueError: hardly any example can be read
+        """
+        if len(self.parts) == 1:
+            owners = np.zeros(count, int)
+            numbers = rng.integers(0, self.parts[0].count, count)
+        else:
+            owners = rng.choice(len(self.parts), count, p=self._chances)
+            numbers = np.array([rng.integers(0, self.parts[owner].count) for owner in owners])
+        found = [self._example(self.parts[o], int(n), rng) for o, n in zip(owners, numbers, strict=True)]
+        return self._samples([self.parts[owner] for owner in owners], found)
+
+    def _example(self, part: Part, number: int, rng: np.random.Generator) -> tuple[int, Example]:
+        for _ in range(_TRIES):
+            try:
+                return number, part.data.example(number, rng, maps=part.latents is None)
+            except LeftOut as error:
+                part.data.report.leave_out(part.data.place(number), error)
+                number = int(rng.integers(0, part.count))
+        raise ValueError(f'{part.data.name}: {_TRIES} examples in a row cannot be read; {part.data.report.summary()}')
+
+    def _samples(self, owners: Sequence[Part], found: Sequence[tuple[int, Example]]) -> list[Sample]:
+        """Return latents: kept ones where there are any, all others encoded together."""
+        pictures = []
+        for part, (_, example) in zip(owners, found, strict=True):
+            if part.latents is None:
+                pictures += [example.image, *(target.picture for target in example.targets.values())]
+        encoded = iter(self.encoder.encode(pictures))
+        samples = []
+        for part, (number, example) in zip(owners, found, strict=True):
+            if part.latents is None:
+                image, targets = next(encoded), {kind: next(encoded) for kind in example.targets}
+                masks = {k: counted_tokens(target, self.encoder.stride) for k, target in example.targets.items()}
+            else:
+                rows = part.latents
+                one = np.array([number])
+                image, targets = rows.get(one, 'image')[0], {k: rows.get(one, k)[0] for k in part.data.modalities}
+                masks = {kind: rows.counted(number, kind) for kind in part.data.modalities}
+            counted = {kind: mask for kind, mask in masks.items() if mask is not None}
+            samples.append(Sample(example, image, targets, counted))
+        return samples
+
+
+def open_mixture(
+    entries: Sequence[Mapping[str, Any]], model: ModelInput, autoencoder: nn.Module
+) -> Mixture:
+    """Open the data sets that a config's ``data`` lists.
+
+    :raises ValueError: there are none, or an entry cannot be used
+    :raises FileNotFoundError: files of one are missing
+    """
+    if not entries:
+        raise ValueError('data lists no data set; name at least one, for example {set: simulation, path: runs/scenes}')
+    parts = [_open_part(read_entry(entry), model, autoencoder) for entry in entries]
+    return Mixture(parts, Encoder(autoencoder, model.config))
+
+
+def _open_part(entry: DataEntry, model: ModelInput, autoencoder: nn.Module) -> Part:
+    data = open_pictures(entry, model)
+    count = len(data) - entry.held_out
+    if count < 1:
+        raise ValueError(f'{entry.path} holds {len(data)} examples, of which {entry.held_out} are held out; '
+                         'none is left to train on')  # fmt: skip
+    count = count if entry.limit is None else min(entry.limit, count)
+    latents = LatentCache(entry.latents, data, autoencoder, count) if entry.latents else None
+    return Part(data, entry.weight, count, range(len(data) - entry.held_out, len(data)), latents)
+
+
+def grid_of(tokens: Tensor, image: np.ndarray, stride: int) -> tuple[int, int]:
+    """Return rows and columns of an image's latent tokens.
+
+    :raises ValueError: there are not as many tokens
+    """
+    rows, columns = image.shape[0] // stride, image.shape[1] // stride
+    if len(tokens) != rows * columns:
+        raise ValueError(
+            f'{len(tokens)} latent tokens do not fit an image of {rows} x {columns} cells; delete the kept latents'
+        )
+    return rows, columns

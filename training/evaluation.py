@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,19 +14,23 @@ from cooper_model.backends.base import Guidance
 from cooper_model.backends.torch import TorchBackend
 from cooper_model.config import SamplerConfig
 from cooper_model.network.model import Cooper
-from cooper_model.perception import depth_map, segmentation
 from cooper_model.prompts import Prompts
 from cooper_model.reasoner import MODALITIES, Reasoner
 from cooper_model.tokenizer import Tokenizer
 from cooper_model.types import Frame
 from cooper_sim.grading import Truth, is_right
 from cooper_sim.questions import ask_questions
-from cooper_sim.scoring import depth_score, object_ious
-from training.data import SimulatedScenes
+from training.data import Part
+from training.datasets.base import DataSet
+from training.datasets.report import LeftOut
+from training.datasets.simulation import SimulatedScenes
+from training.samples import sample_row, write_sheet
 
 HELD_OUT = 256
 SCORED = 48
 ANSWERED = 80
+DRAWN = 4
+POINTS = (2, 5)
 
 
 @contextmanager
@@ -57,26 +62,69 @@ def generate_maps(
 
 
 def evaluate_maps(
-    model: Cooper, autoencoder: nn.Module, scenes: SimulatedScenes, requests: dict[str, list[int]]
+    model: Cooper,
+    autoencoder: nn.Module,
+    data: DataSet,
+    requests: dict[str, list[int]],
+    sheet: Path | None = None,
 ) -> dict[str, float]:
-    """Score one-step and four-step maps of the last scenes of a data set, which no stage trains on."""
+    """Score one-step and four-step maps of the last examples of a data set, which no stage trains on.
+
+    :param sheet: file for a picture of the first few, four steps each
+    """
+    return _score_maps(model, autoencoder, data, range(max(len(data) - SCORED, 0), len(data)), requests, sheet)
+
+
+def evaluate_parts(
+    model: Cooper,
+    autoencoder: nn.Module,
+    parts: Sequence[Part],
+    requests: dict[str, list[int]],
+    folder: Path,
+    step: int,
+) -> dict[str, float]:
+    """Score the held-out examples of each data set of a mixture, and draw some of them into ``folder/samples``.
+
+    A metric is named after its data set where there are several.
+    """
+    found = {}
+    for part in parts:
+        if part.held_out:
+            sheet = folder / 'samples' / f'{step:06d}_{part.data.name}.png'
+            values = _score_maps(model, autoencoder, part.data, part.held_out[-SCORED:], requests, sheet)
+            found |= {f'{part.data.name}/{key}' if len(parts) > 1 else key: value for key, value in values.items()}
+    return found
+
+
+def _score_maps(
+    model: Cooper,
+    autoencoder: nn.Module,
+    data: DataSet,
+    numbers: range,
+    requests: dict[str, list[int]],
+    sheet: Path | None,
+) -> dict[str, float]:
     results: dict[str, list[float]] = {}
+    wanted = {kind: requests[kind] for kind in data.modalities}
+    rows = []
     with _frozen(model):
         backend = TorchBackend(model, autoencoder)
-        for number in range(len(scenes) - SCORED, len(scenes)):
-            record = scenes.records[number]
-            for points in (2, 5):
-                sampler = SamplerConfig(num_timesteps=points, shift=1.0, text_scale=1.0, image_scale=1.0)
-                maps = generate_maps(backend, record.image, requests, sampler)
-                metres = scenes.config.depth_range_of(record.intrinsics)
-                depth = depth_map(maps['depth'], record.ids.shape, metres)
-                score = depth_score(depth.metres, record.depth)
-                found = segmentation(maps['segmentation'], record.ids.shape, scenes.config.colour_code)
-                values = {'delta1': [score.delta1], 'abs_rel': [score.abs_rel]}
-                values['miou'] = list(object_ious(found.instances, record.ids))
-                for name, value in values.items():
-                    results.setdefault(f'{name}/{points - 1} steps', []).extend(value)
-    return {name: float(np.mean(values)) for name, values in results.items()}
+        sampler = replace(data.config.sampler, text_scale=1.0, image_scale=1.0)
+        for number in numbers:
+            try:
+                example = data.example(number)
+            except LeftOut as error:
+                data.report.leave_out(data.place(number), error)
+                continue
+            for points in POINTS:
+                maps = generate_maps(backend, example.image, wanted, replace(sampler, num_timesteps=points))
+                for name, values in data.score(example, maps).items():
+                    results.setdefault(f'{name}/{points - 1} steps', []).extend(values)
+            if len(rows) < DRAWN:
+                rows.append(sample_row(example, maps))
+    if sheet is not None and rows:
+        write_sheet(sheet, rows)
+    return {name: float(np.mean(values)) for name, values in results.items() if values}
 
 
 def request_ids(prompts: Prompts, tokenizer: Tokenizer) -> dict[str, list[int]]:

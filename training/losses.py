@@ -31,10 +31,24 @@ def draw_times(count: int, shift: float, generator: torch.Generator | None = Non
 
 
 def mix(clean: Tensor, noise: Tensor, times: Tensor) -> Tensor:
-    """Return noisy latent tokens ``(images, tokens, dim)`` at ``times`` ``(images,)``."""
-    return interpolate(clean, noise, times[:, None, None])
+    """Return noisy latent tokens ``(images, tokens, dim)`` at ``times`` ``(images,)``, or rows each at its own time."""
+    return interpolate(clean, noise, times.view(-1, *[1] * (clean.ndim - 1)))
 
 
-def flow_loss(velocities: Sequence[Tensor], clean: Tensor, noise: Tensor) -> Tensor:
-    """Return the mean squared error of predicted velocities ``(tokens, dim)``, one an image."""
-    return F.mse_loss(torch.stack(list(velocities)).float(), velocity_target(clean, noise))
+def flow_loss(
+    velocities: Sequence[Tensor],
+    clean: Tensor | Sequence[Tensor],
+    noise: Tensor | Sequence[Tensor],
+    counted: Sequence[Tensor] | None = None,
+) -> Tensor:
+    """Return the mean squared error of predicted velocities ``(tokens, dim)``, one an image.
+
+    :param clean, noise: the same of the targets; sizes of images may differ
+    :param counted: ``(tokens,)`` bool of each image, which tokens count; None for all. Zero where none do
+    """
+    target = velocity_target(torch.cat(list(clean)), torch.cat(list(noise)))
+    errors = (torch.cat(list(velocities)).float() - target).square().mean(-1)
+    if counted is None:
+        return errors.mean()
+    weights = torch.cat(list(counted)).to(errors)
+    return (errors * weights).sum() / weights.sum().clamp_min(1)

@@ -29,7 +29,7 @@ from cooper_model.types import Modality, Mode
 from cooper_sim.questions import Question, ask_questions
 from cooper_sim.records import Record
 from training.compiled import compile_layers, eager
-from training.data import Pictures, SimulatedScenes
+from training.datasets.simulation import Pictures, SimulatedScenes
 from training.describe import REQUEST, describe
 from training.evaluation import evaluate_answers, evaluate_maps, request_ids
 from training.latents import LatentCache

@@ -1,8 +1,8 @@
 """Stage 1, auxiliary modality generation: camera image and request in, depth or segmentation picture out.
 
 ``python -m training.stage1 --config training/configs/nano/stage1.yaml``. Rectified flow on the latents of the target
-picture. A model that starts from nothing, as cooper-nano does, learns at the same time to describe scenes in words
-(``describe_weight``), which published checkpoints could do before.
+picture, on any mixture of data sets. A model that starts from nothing, as cooper-nano does, learns at the same time to
+describe simulated scenes in words (``describe_weight``), which published checkpoints could do before.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -19,96 +19,147 @@ from torch import Tensor
 
 from cooper_model.network.model import Cooper
 from cooper_model.packing import PackedImages, Segment, pack, packed_forward
-from cooper_model.prompts import Prompts
 from cooper_model.reasoner import MODALITIES
-from cooper_model.tokenizer import Tokenizer
+from cooper_model.transforms import resize
+from cooper_model.types import Modality
 from training.compiled import compile_layers, eager
-from training.data import SimulatedScenes
+from training.data import Mixture, Sample, grid_of, open_mixture
+from training.datasets.base import ModelInput
 from training.describe import REQUEST, describe
-from training.evaluation import evaluate_maps, request_ids
+from training.evaluation import evaluate_parts, request_ids
 from training.initialise import initialise
-from training.latents import LatentCache
+from training.latents import as_pixels
 from training.loop import LoopConfig, Run, read_config
 from training.losses import draw_times, flow_loss, mix, text_loss
 from training.segments import model_text, user_text
-from training.start import prepare
+from training.start import model_input, prepare_model
+
+PADDING = 32  # understanding tokens come in multiples of this, so that few shapes are compiled
 
 
 @dataclass(frozen=True)
 class Stage1Config:
     """What is trained on.
 
-    :param batch: scenes a step
+    :param batch: images a step
     :param shift: time shift of training; large for dense prediction, where only high noise needs the camera image
-    :param describe_weight: weight of the cross-entropy of descriptions, 0 for none
+    :param describe_weight: weight of the cross-entropy of descriptions of simulated scenes, 0 for none
+    :param drop_text, drop_image: probability that a picture is generated without its request, or without the camera
+        image, which teaches what guidance compares with; 0 as published
+    :param max_tokens: examples of longer sequences are left out; None for no limit
     """
 
     batch: int
     shift: float
     describe_weight: float = 0.0
+    drop_text: float = 0.0
+    drop_image: float = 0.0
+    max_tokens: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ('drop_text', 'drop_image'):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f'stage: {name} is {getattr(self, name)}, expected a probability')
+
+
+@dataclass
+class Batch:
+    """Sequences of a step while they are put together, and the pictures that they name.
+
+    :ivar vision: ViT images; :ivar latents: rows of latent images, in order of their number, with ``grids``
+    :ivar drawn: for each target, its modality and its number among the latent images
+    """
+
+    sequences: list[list[Segment]] = field(default_factory=list)
+    vision: list[Tensor] = field(default_factory=list)
+    latents: list[Tensor] = field(default_factory=list)
+    grids: list[tuple[int, int]] = field(default_factory=list)
+    drawn: list[tuple[Modality, int]] = field(default_factory=list)
+    counted: list[Tensor] = field(default_factory=list)
+
+    def add_latents(self, rows: Tensor, grid: tuple[int, int]) -> int:
+        """Append a latent image; returns its number."""
+        self.latents.append(rows)
+        self.grids.append(grid)
+        return len(self.latents) - 1
 
 
 class Stage1:
     """Builds batches and their loss."""
 
-    def __init__(self, model: Cooper, scenes: SimulatedScenes, latents: LatentCache, folder: Path) -> None:
-        self.model, self.scenes, self.latents = model, scenes, latents
-        self.config = model.config
-        self.tokenizer = Tokenizer.load(folder)
-        self.requests = request_ids(Prompts.load(folder), self.tokenizer)
-        height, width = scenes.records[0].ids.shape
-        self.grid = (height // self.config.latent_stride, width // self.config.latent_stride)
-        patch = self.config.vision.patch_size
-        self.vision_grid = (height // patch, width // patch)
+    def __init__(self, model: Cooper, words: ModelInput) -> None:
+        self.model, self.config = model, model.config
+        self.tokenizer = words.tokenizer
+        self.requests = request_ids(words.prompts, words.tokenizer)
 
-    def segments(self, row: int, description: str | None) -> list[Segment]:
-        """Return one scene: the camera image once, and every continuation of it as a branch of its own."""
-        tokens = self.config.tokens
-        found = [
-            Segment('latents', (), image=3 * row, grid=self.grid),
-            Segment('vision', (0,), image=row, grid=self.vision_grid),
-        ]
-        for number, kind in enumerate(MODALITIES, start=1):
-            found.append(user_text(self.requests[kind], (0, 1), tokens))
-            found.append(Segment('noise', (0, 1, len(found) - 1), image=3 * row + number, grid=self.grid))
-        if description is not None:
-            found.append(user_text(self.tokenizer.encode(REQUEST), (0, 1), tokens))
-            found.append(model_text(self.tokenizer.encode(description), (0, 1, len(found) - 1), tokens))
-        return found
-
-    def loss(self, numbers: np.ndarray, settings: Stage1Config, rng: np.random.Generator) -> Mapping[str, Tensor]:
-        """Return the loss on scenes ``numbers``."""
-        records = [self.scenes.records[int(n)] for n in numbers]
-        described = settings.describe_weight > 0
-        samples = [
-            self.segments(row, describe(record, rng) if described else None)
-            for row, record in enumerate(records)
-        ]
-        vision = vision_pixels([record.image for record in records], self.model.device)
-        clean = [self.latents.get(numbers, kind) for kind in MODALITIES]
-        clean = torch.stack(clean, 1).flatten(0, 1).to(self.model.device)
+    def loss(self, samples: Sequence[Sample], settings: Stage1Config, rng: np.random.Generator) -> Mapping[str, Tensor]:
+        """Return the loss of a batch: the flow loss of each modality that occurs, and of descriptions."""
+        made = Batch()
+        for sample in samples:
+            self.append(made, sample, settings, rng)
+        device = self.model.device
+        targets = [made.latents[n].to(device) for _, n in made.drawn]
+        sizes = [len(rows) for rows in targets]
+        clean = torch.cat(targets)
         noise = torch.randn_like(clean)
-        times = draw_times(len(clean), settings.shift).to(clean.device)
-        noisy = mix(clean, noise, times).unflatten(0, (-1, 2))
-        images = torch.cat([self.latents.get(numbers, 'image').to(clean.device)[:, None], noisy], 1).flatten(0, 1)
-        all_times = torch.cat([torch.zeros(len(numbers), 1, device=times.device), times.view(-1, 2)], 1).flatten()
-        batch = pack(samples, self.config, 32)
-        pictures = PackedImages(vision, images, all_times, [self.grid] * len(images))
+        times = draw_times(len(sizes), settings.shift).to(device)
+        noisy = mix(clean, noise, times.repeat_interleave(torch.tensor(sizes, device=device))).split(sizes)
+        images = [rows.to(device) for rows in made.latents]
+        all_times = torch.zeros(len(images), device=device)
+        for (_, n), rows, time in zip(made.drawn, noisy, times, strict=True):
+            images[n], all_times[n] = rows, time
+        batch = pack(made.sequences, self.config, PADDING)
+        pictures = PackedImages([pixels.to(device) for pixels in made.vision], images, all_times, made.grids)
         output = packed_forward(self.model, batch, pictures)
-        parts = {}
-        for number, kind in enumerate(MODALITIES):
-            parts[kind] = flow_loss(output.velocities[number::2], clean[number::2], noise[number::2])
-        total = parts['depth'] + parts['segmentation']
-        if described:
-            parts['text'] = text_loss(self.model, output.understanding, batch.labels.to(clean.device))
+        parts: dict[str, Tensor] = {}
+        columns = (output.velocities, clean.split(sizes), noise.split(sizes), made.counted)
+        for kind in MODALITIES:
+            own = [n for n, (modality, _) in enumerate(made.drawn) if modality == kind]
+            if own:
+                parts[kind] = flow_loss(*([column[n] for n in own] for column in columns))
+        total = sum(parts.values(), torch.zeros((), device=device))
+        if settings.describe_weight > 0:
+            parts['text'] = text_loss(self.model, output.understanding, batch.labels.to(device))
             total = total + settings.describe_weight * parts['text']
         return {'total': total, **parts}
+
+    def append(self, made: Batch, sample: Sample, settings: Stage1Config, rng: np.random.Generator) -> None:
+        """Append one image: once as latents and once for the ViT, and every continuation as a branch of its own."""
+        image = sample.example.image
+        grid = grid_of(sample.image, image, self.config.latent_stride)
+        shown = resize(image, self.config.vit_transform)
+        patch = self.config.vision.patch_size
+        found = [
+            Segment('latents', (), image=made.add_latents(sample.image, grid), grid=grid),
+            Segment('vision', (0,), image=len(made.vision), grid=(shown.shape[0] // patch, shown.shape[1] // patch)),
+        ]
+        made.vision.append(as_pixels(shown))
+        tokens = self.config.tokens
+        for kind, rows in sample.targets.items():
+            seen: tuple[int, ...] = () if _happens(settings.drop_image, rng) else (0, 1)
+            if not _happens(settings.drop_text, rng):
+                found.append(user_text(self.requests[kind], seen, tokens))
+                seen = (*seen, len(found) - 1)
+            number = made.add_latents(rows, grid)
+            found.append(Segment('noise', seen, image=number, grid=grid))
+            made.drawn.append((kind, number))
+            made.counted.append(sample.counted.get(kind, torch.ones(len(rows), dtype=torch.bool)))
+        record = sample.example.record
+        if settings.describe_weight > 0 and record is not None:
+            found.append(user_text(self.tokenizer.encode(REQUEST), (0, 1), tokens))
+            written = self.tokenizer.encode(describe(record, rng))
+            found.append(model_text(written, (0, 1, len(found) - 1), tokens))
+        made.sequences.append(found)
+
+
+def _happens(probability: float, rng: np.random.Generator) -> bool:
+    """Return whether something of a probability happens; draws no number where it never does."""
+    return probability > 0 and bool(rng.random() < probability)
 
 
 def vision_pixels(pictures: Sequence[np.ndarray], device: torch.device) -> Tensor:
     """Return uint8 pictures ``(height, width, 3)`` of one size as ``(batch, 3, height, width)`` in -1..1."""
-    stacked = torch.from_numpy(np.stack(pictures)).to(device)
-    return stacked.permute(0, 3, 1, 2).float() / 127.5 - 1
+    return torch.stack([as_pixels(picture) for picture in pictures]).to(device)
 
 
 def main() -> None:
@@ -118,23 +169,32 @@ def main() -> None:
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO)
     settings = read_config(arguments.config)
-    start = prepare(settings)
-    model, loop = start.model, LoopConfig(**settings['loop'])
-    stage = Stage1(model, start.scenes, start.latents, start.folder)
-    initialise(model, stage.grid, loop.seed)
-    run = Run(model, loop, settings['out'])
     data = Stage1Config(**settings['stage'])
+    start = prepare_model(settings)
+    words = model_input(start.folder, start.model.config, data.max_tokens)
+    mixture = open_mixture(settings['data'], words, start.autoencoder)
+    model, loop = start.model, LoopConfig(**settings['loop'])
+    stage = Stage1(model, words)
+    if 'start' not in settings:
+        initialise(model, first_grid(mixture), loop.seed)
+    run = Run(model, loop, settings['out'])
 
     def loss(step: int, rng: np.random.Generator) -> Mapping[str, Tensor]:
-        return stage.loss(rng.integers(0, len(start.latents), data.batch), data, rng)
+        return stage.loss(mixture.draw(data.batch, rng), data, rng)
 
     def evaluate(step: int) -> Mapping[str, float]:
         with eager(model):
-            return evaluate_maps(model, start.autoencoder, start.scenes, stage.requests)
+            return evaluate_parts(model, start.autoencoder, mixture.parts, stage.requests, Path(settings['out']), step)
 
     if settings.get('compile'):
         compile_layers(model)
     run.train(loss, evaluate)
+
+
+def first_grid(mixture: Mixture) -> tuple[int, int]:
+    """Return rows and columns of latent tokens of the first image of the first data set."""
+    image = mixture.parts[0].data.example(0, maps=False).image
+    return image.shape[0] // mixture.encoder.stride, image.shape[1] // mixture.encoder.stride
 
 
 if __name__ == '__main__':

@@ -13,41 +13,67 @@ from cooper_model.checkpoint import load_weights
 from cooper_model.config import CooperConfig
 from cooper_model.network.autoencoder import build_autoencoder
 from cooper_model.network.model import Cooper
-from training.data import SimulatedScenes
+from cooper_model.prompts import Prompts
+from cooper_model.tokenizer import Tokenizer
+from training.datasets.base import ModelInput
+from training.datasets.simulation import SimulatedScenes
 from training.evaluation import HELD_OUT
 from training.latents import LatentCache
 from training.loop import STATE, load_average
 
 
 @dataclass(frozen=True)
-class Start:
-    """A model with its frozen autoencoder and its data.
+class ModelStart:
+    """A model with its frozen autoencoder.
 
     :param folder: architecture, tokenizer and prompts
-    :param latents: of the scenes that are trained on, the first ones; the last are held out
     """
 
     folder: Path
     model: Cooper
     autoencoder: nn.Module
+
+
+@dataclass(frozen=True)
+class Start(ModelStart):
+    """The same with simulated scenes.
+
+    :param latents: of the scenes that are trained on, the first ones; the last are held out
+    """
+
     scenes: SimulatedScenes
     latents: LatentCache
 
 
-def prepare(settings: Mapping[str, Any]) -> Start:
-    """Read what a stage's settings name; the model has random weights unless they name a ``start``.
+def prepare_model(settings: Mapping[str, Any]) -> ModelStart:
+    """Read the model that a stage's settings name; it has random weights unless they name a ``start``.
 
     :raises KeyError: a setting is missing
     """
     folder = Path(settings['architecture'])
     config = CooperConfig.load(folder)
-    scenes = SimulatedScenes(settings['scenes'], config)
     model, autoencoder = Cooper(config), build_autoencoder(config.autoencoder)
     if 'start' in settings:
         start_model(settings['start'], model)
     start_autoencoder(settings['autoencoder'], autoencoder, model)
+    return ModelStart(folder, model, autoencoder)
+
+
+def model_input(folder: Path, config: CooperConfig, max_tokens: int | None = None) -> ModelInput:
+    """Return what data sets must know of a model: its sizes, its words and the longest sequence."""
+    return ModelInput(config, Tokenizer.load(folder, config.tokens), Prompts.load(folder), max_tokens)
+
+
+def prepare(settings: Mapping[str, Any]) -> Start:
+    """Read what a stage on simulated scenes names.
+
+    :raises KeyError: a setting is missing
+    """
+    start = prepare_model(settings)
+    scenes = SimulatedScenes(settings['scenes'], start.model.config)
     used = min(settings['limit'], len(scenes) - HELD_OUT)
-    return Start(folder, model, autoencoder, scenes, LatentCache(settings['latents'], scenes, autoencoder, used))
+    latents = LatentCache(settings['latents'], scenes, start.autoencoder, used)
+    return Start(start.folder, start.model, start.autoencoder, scenes, latents)
 
 
 def start_model(folder: str | Path, model: Cooper) -> None:

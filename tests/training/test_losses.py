@@ -45,3 +45,18 @@ def test_a_shift_moves_times_towards_noise() -> None:
     # sigmoid(0) = 1/2 goes to 5/6.
     assert float(shifted.median()) == pytest.approx(5 / 6, abs=0.03)
     assert bool(((plain > 0) & (shifted < 1)).all())
+
+
+def test_tokens_that_do_not_count_leave_the_loss_alone() -> None:
+    # Two images of two tokens and one; errors by token 1, 16 and 4.
+    clean, noise = [torch.zeros(2, 1), torch.zeros(1, 1)], [torch.ones(2, 1), torch.ones(1, 1)]
+    velocities = [torch.tensor([[2.0], [5.0]]), torch.tensor([[3.0]])]
+    velocities[0].requires_grad_()
+    assert float(flow_loss(velocities, clean, noise).detach()) == 7
+    counted = [torch.tensor([True, False]), torch.tensor([True])]
+    loss = flow_loss(velocities, clean, noise, counted)
+    assert float(loss.detach()) == 2.5
+    loss.backward()
+    assert velocities[0].grad.tolist() == [[1.0], [0.0]]
+    nothing = [torch.zeros(2, dtype=torch.bool), torch.zeros(1, dtype=torch.bool)]
+    assert float(flow_loss(velocities, clean, noise, nothing).detach()) == 0

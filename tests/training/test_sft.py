@@ -22,7 +22,7 @@ from cooper_model.types import AnswerReady, Frame
 from cooper_sim.dataset import write_dataset
 from cooper_sim.questions import ask_questions
 from tests.model.scripted import ScriptedBackend
-from training.data import SimulatedScenes
+from training.datasets.simulation import SimulatedScenes
 from training.latents import LatentCache
 from training.sft import Sft, SftConfig
 from training.traces import PLANS, answering_turn
