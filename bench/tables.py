@@ -27,13 +27,23 @@ def write(document: str, records: dict[str, dict[str, Any]]) -> str:
 
     :raises ValueError: a place names a record that is not there, or there is no place at all
     """
-    if MARK.search(document) is None:
-        raise ValueError('the document has no place marked <!-- bench:NAME --> ... <!-- /bench -->')
+    for _, name, _ in MARK.findall(document):
+        if name not in records:
+            raise ValueError(f'no measurement {name!r} among {", ".join(records) or "nothing"}; run bench.run')
+    return fill_marks(document, {name: table(record) for name, record in records.items()})
+
+
+def fill_marks(document: str, tables: dict[str, str]) -> str:
+    """Return the document with the places of these tables filled, others as they are.
+
+    :raises ValueError: there is no place for any of them
+    """
+    if not any(match[2] in tables for match in MARK.finditer(document)):
+        places = ', '.join(f'<!-- bench:{name} -->' for name in tables)
+        raise ValueError(f'the document has no place marked {places} ... <!-- /bench -->')
 
     def fill(match: re.Match[str]) -> str:
-        if match[2] not in records:
-            raise ValueError(f'no measurement {match[2]!r} among {", ".join(records) or "nothing"}; run bench.run')
-        return f'{match[1]}{table(records[match[2]])}\n{match[3]}'
+        return f'{match[1]}{tables[match[2]]}\n{match[3]}' if match[2] in tables else match[0]
 
     return MARK.sub(fill, document)
 

@@ -1,0 +1,184 @@
+"""Train and score every variant of the paper's comparison, and write the table.
+
+    python -m bench.experiment [--config bench/experiment.yaml] [--seeds 1 2 3] [--only NAME ...]
+    python -m bench.experiment --table docs/results.md
+
+What is finished is not done again: stages resume where they last saved, scores are kept beside their weights.
+Nothing else heavy should run on the machine meanwhile.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from bench.tables import fill_marks
+
+CONFIG = Path(__file__).with_name('experiment.yaml')
+EXTENT = ('metric_distance', 'metric_separation', 'size')
+"""Categories of distance and size, in which the paper compares the generation-only variant."""
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """The file that says what is compared; see its comments."""
+
+    out: Path
+    scenes: int
+    eval_seed: int
+    processes: int
+    common: Mapping[str, Any]
+    stages: Mapping[str, Mapping[str, Any]]
+    variants: Mapping[str, Mapping[str, str]]
+
+    @classmethod
+    def load(cls, path: Path) -> Experiment:
+        """Read the file.
+
+        :raises ValueError: a variant or a stage names a stage that is not there
+        """
+        values = yaml.safe_load(path.read_text(encoding='utf-8'))
+        found = cls(**{**values, 'out': Path(values['out'])})
+        named = [variant['stage'] for variant in found.variants.values()]
+        named += [stage['start'] for stage in found.stages.values() if 'start' in stage]
+        for name in named:
+            if name not in found.stages:
+                raise ValueError(f'{path}: no stage {name!r} among {", ".join(found.stages)}')
+        return found
+
+    def settings(self, stage: str, seed: int) -> dict[str, Any]:
+        """Return the settings of one stage with one seed."""
+        own = {name: value for name, value in self.stages[stage].items() if name not in ('program', 'start')}
+        merged = _merge(self.common, own)
+        merged['out'] = str(self.folder(stage, seed))
+        if 'start' in self.stages[stage]:
+            merged['start'] = str(self.folder(self.stages[stage]['start'], seed))
+        return _merge(merged, {'loop': {'seed': seed}})
+
+    def folder(self, stage: str, seed: int) -> Path:
+        return self.out / f'seed{seed}' / stage
+
+    def train(self, stage: str, seed: int) -> None:
+        """Train a stage and those that it starts from, as far as they are not finished."""
+        if (self.folder(stage, seed) / 'done').is_file():
+            return
+        if 'start' in self.stages[stage]:
+            self.train(self.stages[stage]['start'], seed)
+        folder = self.folder(stage, seed)
+        folder.mkdir(parents=True, exist_ok=True)
+        config = folder / 'config.yaml'
+        config.write_text(yaml.safe_dump(self.settings(stage, seed), sort_keys=False), encoding='utf-8')
+        launch = ['torch.distributed.run', '--nproc-per-node', str(self.processes)] if self.processes > 1 else []
+        program = self.stages[stage]['program']
+        _run([*(['-m', *launch] if launch else []), '-m', program, '--config', str(config)])
+        (folder / 'done').touch()
+
+    def score(self, variant: str, seed: int) -> None:
+        """Score a variant on held-out scenes, training what it needs."""
+        stage, mode = self.variants[variant]['stage'], self.variants[variant]['mode']
+        folder = self.folder(stage, seed)
+        scores = folder / f'{mode}.json'
+        if scores.is_file():
+            return
+        self.train(stage, seed)
+        checkpoint = folder / 'checkpoint'
+        _run(['-m', 'training.export', '--run', str(folder), '--out', str(checkpoint)])
+        wanted = ['--scenes', str(self.scenes), '--seed', str(self.eval_seed), '--mode', mode, '--json']
+        found = _run(['-m', 'cooper_cli.main', 'eval', '--checkpoint', str(checkpoint), *wanted])
+        scores.write_text(found, encoding='utf-8')
+
+    def scores(self, variant: str) -> Iterator[dict[str, Any]]:
+        """Yield the scores of a variant, of every seed that there is."""
+        stage, mode = self.variants[variant]['stage'], self.variants[variant]['mode']
+        for path in sorted(self.out.glob(f'seed*/{stage}/{mode}.json')):
+            yield json.loads(path.read_text(encoding='utf-8'))
+
+
+def _merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(under)
+    for name, value in over.items():
+        both = isinstance(value, Mapping) and isinstance(under.get(name), Mapping) and name in ('stage', 'loop')
+        merged[name] = _merge(under[name], value) if both else value
+    return merged
+
+
+def _run(arguments: list[str]) -> str:
+    environment = {**os.environ, 'OMP_NUM_THREADS': os.environ.get('OMP_NUM_THREADS', '1')}
+    done = subprocess.run([sys.executable, *arguments], stdout=subprocess.PIPE, text=True, check=True, env=environment)
+    return done.stdout
+
+
+def table(experiment: Experiment) -> str:
+    """Return accuracy and rate of perceiving of every variant that has been scored, mean over seeds."""
+    found = {name: list(experiment.scores(name)) for name in experiment.variants}
+    found = {name: scores for name, scores in found.items() if scores}
+    if not found:
+        raise ValueError(f'nothing is scored in {experiment.out}; run bench.experiment first')
+    categories = list(next(iter(found.values()))[0]['answers']['by_category'])
+    head = ['variant', 'seeds', 'answers', 'above the first', 'distance and size', 'perceives', *categories]
+    rows = [head, ['---'] * len(head)]
+    first = next(iter(found.values()))
+    for name, scores in found.items():
+        overall, half = _mean(scores, 'overall')
+        base, base_half = _mean(first, 'overall')
+        gain = '-' if scores is first else f'{overall - base:+.3f} ± {np.hypot(half, base_half):.3f}'
+        extent = np.mean([_accuracy(score, category) for score in scores for category in EXTENT])
+        perceives = np.mean([score['perceive_rate'] for score in scores])
+        row = [name, str(len(scores)), f'{overall:.3f} ± {half:.3f}', gain, f'{extent:.3f}', f'{perceives:.2f}']
+        rows.append(row + [_cell(scores, category) for category in categories])
+    return '\n'.join(f'| {" | ".join(row)} |' for row in rows)
+
+
+def _accuracy(score: Mapping[str, Any], category: str) -> float:
+    return score['answers']['by_category'][category]['accuracy']
+
+
+def _cell(scores: list[dict[str, Any]], category: str) -> str:
+    accuracy = np.mean([_accuracy(score, category) for score in scores])
+    looked = np.mean([score['answers']['by_category'][category]['perceive_rate'] for score in scores])
+    return f'{accuracy:.2f} ({looked:.2f})'
+
+
+def _mean(scores: list[dict[str, Any]], name: str) -> tuple[float, float]:
+    """Return the mean over seeds and half its 95 % interval, in which questions vary and seeds count as independent."""
+    means = [score['answers'][name] for score in scores]
+    halves = [(score['answers'][f'{name}_95'][1] - score['answers'][f'{name}_95'][0]) / 2 for score in scores]
+    return float(np.mean(means)), float(np.linalg.norm(halves) / len(halves))
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--config', type=Path, default=CONFIG)
+    parser.add_argument('--seeds', type=int, nargs='+', default=[1])
+    parser.add_argument('--only', nargs='+', metavar='NAME', help='variants; all without it')
+    parser.add_argument('--table', type=Path, metavar='DOCUMENT', help='write what is scored there, train nothing')
+    given = parser.parse_args()
+    try:
+        experiment = Experiment.load(given.config)
+        unknown = set(given.only or ()) - set(experiment.variants)
+        if unknown:
+            raise ValueError(f'no variant {min(unknown)!r}; choose from {", ".join(experiment.variants)}')
+        if given.table:
+            text = fill_marks(given.table.read_text(encoding='utf-8'), {'experiment': table(experiment)})
+            given.table.write_text(text, encoding='utf-8')
+            return
+    except ValueError as error:
+        parser.error(str(error))
+    for seed in given.seeds:
+        for variant in given.only or experiment.variants:
+            experiment.score(variant, seed)
+
+
+if __name__ == '__main__':
+    main()
