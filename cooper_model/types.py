@@ -105,17 +105,33 @@ class Frame:
 
 
 @dataclass(frozen=True)
+class Alignment:
+    """How generated depth was brought to that of a sensor: ``scale * generated + shift`` [m].
+
+    :param share: share of the image that the sensor measured, 0..1
+    :param residual: median error relative to the measured depth after the fit, of the measured pixels
+    """
+
+    scale: float
+    shift: float
+    share: float
+    residual: float
+
+
+@dataclass(frozen=True)
 class DepthMap:
     """A generated depth image.
 
     :param relative: ``(height, width)`` float32 in 0 (near) .. 1 (far)
     :param metres: ``(height, width)`` float32 [m], NaN where invalid; None where the scale is unknown
     :param color: ``(height, width, 3)`` uint8 RGB, matplotlib's Spectral: near is red
+    :param alignment: set where ``metres`` holds a sensor's depth, its holes filled
     """
 
     relative: np.ndarray
     metres: np.ndarray | None
     color: np.ndarray
+    alignment: Alignment | None = None
 
 
 @dataclass(frozen=True)
