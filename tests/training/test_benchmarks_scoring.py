@@ -171,7 +171,8 @@ def test_lengths_are_read_in_metres(said, metres):
     ],
 )
 def test_ratio_thresholds_include_the_border(said, figures):
-    truth = ratio.RATIO.truth({'question': 'How far?', 'answer': '', 'answer_value': '100', 'answer_unit': 'centimeter'})
+    row = {'question': 'How far?', 'answer': '', 'answer_value': '100', 'answer_unit': 'centimeter'}
+    truth = ratio.RATIO.truth(row)
     score = ratio.RATIO.score(said, truth)
     assert score.figures == dict(zip(('delta_2', 'delta_1.5', 'delta_1.25'), figures, strict=True))
     assert score.value == figures[0]

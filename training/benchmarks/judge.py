@@ -79,12 +79,7 @@ class Judge:
         self._known: dict[str, float] = {}
         self.silent = False
         if self.cache.is_file():
-            for line in self.cache.read_text(encoding='utf-8').splitlines():
-                try:
-                    entry = json.loads(line)
-                    self._known[entry['key']] = float(entry['score'])
-                except (ValueError, KeyError, TypeError):
-                    continue  # the last line of a run that was cut off
+            self._remember(self.cache.read_text(encoding='utf-8'))
 
     def score(self, question: str, truth: str, answer: str) -> float:
         """Return how right an answer is, 0..1.
@@ -98,11 +93,24 @@ class Judge:
             raise JudgeError('the judge has been given up')
         if key not in self._known:
             self._known[key] = self._patiently(messages)
-            self.cache.parent.mkdir(parents=True, exist_ok=True)
-            with self.cache.open('a', encoding='utf-8') as file:
-                entry = {'key': key, 'score': self._known[key], 'model': self.config.model, 'answer': answer}
-                file.write(json.dumps(entry, ensure_ascii=False) + '\n')
+            entry = {'key': key, 'score': self._known[key], 'model': self.config.model, 'answer': answer}
+            self._keep(json.dumps(entry, ensure_ascii=False))
         return self._known[key]
+
+    def _remember(self, text: str) -> None:
+        for line in text.splitlines():
+            try:
+                entry = json.loads(line)
+                self._known[entry['key']] = float(entry['score'])
+            except (ValueError, KeyError, TypeError):
+                continue  # a line that was cut off
+        if text and not text.endswith('\n'):
+            self._keep('')
+
+    def _keep(self, line: str) -> None:
+        self.cache.parent.mkdir(parents=True, exist_ok=True)
+        with self.cache.open('a', encoding='utf-8') as file:
+            file.write(line + '\n')
 
     @staticmethod
     def _messages(question: str, truth: str, answer: str) -> list[dict[str, str]]:

@@ -12,6 +12,7 @@ from cooper_sim.scoring import Rate
 
 NORMAL = 1.959963984540054  # two-sided 95 %
 RESAMPLES = 10_000
+BLOCK = 2**20  # numbers drawn at once
 
 
 @dataclass(frozen=True)
@@ -80,19 +81,21 @@ def difference(
 
 
 def _resampled(sums: np.ndarray, sizes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Return the mean of each resample; resampled one by one, because all at once would not fit for large sets."""
+    """Return the mean of each resample, drawn in blocks that fit into memory."""
     count = len(sums)
-    means = np.empty(RESAMPLES)
-    for number in range(RESAMPLES):
-        drawn = rng.integers(0, count, count)
-        means[number] = sums[drawn].sum() / sizes[drawn].sum()
-    return means
+    block = max(1, BLOCK // count)
+    means = []
+    for start in range(0, RESAMPLES, block):
+        drawn = rng.integers(0, count, (min(block, RESAMPLES - start), count))
+        means.append(sums[drawn].sum(1) / sizes[drawn].sum(1))
+    return np.concatenate(means)
 
 
 def mcnemar(better: int, worse: int) -> float:
     """Return the two-sided p value of McNemar's exact test: as many gains as losses were expected by chance."""
     count, rarer = better + worse, min(better, worse)
-    tail = sum(math.comb(count, k) for k in range(rarer + 1)) / 2**count
+    whole = math.lgamma(count + 1) - count * math.log(2)
+    tail = sum(math.exp(whole - math.lgamma(k + 1) - math.lgamma(count - k + 1)) for k in range(rarer + 1))
     return min(1.0, 2 * tail)
 
 
