@@ -9,11 +9,11 @@ from __future__ import annotations
 import multiprocessing
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -34,7 +34,10 @@ DISTRIBUTION = 'eval'
 
 @dataclass(frozen=True)
 class Setup:
-    """What to measure and with what."""
+    """What to measure and with what.
+
+    :param sampler: settings of the checkpoint's sampler to change, by name
+    """
 
     checkpoint: Path | None
     backend: str
@@ -42,6 +45,7 @@ class Setup:
     threads: int | None
     modes: tuple[Mode, ...]
     seed: int
+    sampler: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -151,8 +155,7 @@ def truth_of(question: Question) -> Truth:
 def measure_scenes(setup: Setup, seeds: Sequence[int], workers: int) -> Iterator[SceneResult]:
     """Measure scenes in order, in this process or in several."""
     if workers <= 1:
-        reasoner = open_reasoner(setup.checkpoint, setup.backend, setup.device, setup.threads)
-        evaluator = Evaluator(reasoner, setup.modes, setup.seed)
+        evaluator = _open(setup, setup.threads)
         yield from (evaluator.measure(seed) for seed in seeds)
         return
     # Fresh processes: neither torch's threads nor a rendering context survive a fork.
@@ -162,13 +165,18 @@ def measure_scenes(setup: Setup, seeds: Sequence[int], workers: int) -> Iterator
         yield from pool.map(_measure, seeds)
 
 
+def _open(setup: Setup, threads: int | None) -> Evaluator:
+    reasoner = open_reasoner(setup.checkpoint, setup.backend, setup.device, threads)
+    reasoner.sampler = replace(reasoner.sampler, **setup.sampler)
+    return Evaluator(reasoner, setup.modes, setup.seed)
+
+
 _evaluator: Evaluator | None = None
 
 
 def _start(setup: Setup) -> None:
     global _evaluator
-    reasoner = open_reasoner(setup.checkpoint, setup.backend, setup.device, setup.threads or 1)
-    _evaluator = Evaluator(reasoner, setup.modes, setup.seed)
+    _evaluator = _open(setup, setup.threads or 1)
 
 
 def _measure(seed: int) -> SceneResult:

@@ -24,8 +24,8 @@ def summarise(results: Sequence[SceneResult], modes: Sequence[str]) -> dict[str,
     return {
         'scenes': len(results),
         'questions': sum(len(result.questions) for result in results),
-        'depth': _depth(results),
-        'segmentation': _segmentation(results),
+        'depth': depth_figures(results),
+        'segmentation': segmentation_figures(results),
         'answers': {'mode': modes[0], **answers},
         'by_mode': by_mode,
         'perceive_rate': first['perceive_rate'],
@@ -40,7 +40,8 @@ def _figure(name: str, sums: Sequence[float], counts: Sequence[float]) -> dict[s
     return {name: found.mean, f'{name}_95': [found.low, found.high]}
 
 
-def _depth(results: Sequence[SceneResult]) -> dict[str, Any]:
+def depth_figures(results: Sequence[SceneResult]) -> dict[str, Any]:
+    """Return the errors of depth with their intervals; None where depth is not metric."""
     scores = [result.depth for result in results if result.depth is not None]
     figures: dict[str, Any] = {}
     for name in DEPTH_FIGURES:
@@ -48,7 +49,8 @@ def _depth(results: Sequence[SceneResult]) -> dict[str, Any]:
     return figures
 
 
-def _segmentation(results: Sequence[SceneResult]) -> dict[str, Any]:
+def segmentation_figures(results: Sequence[SceneResult]) -> dict[str, Any]:
+    """Return the scores of masks with their intervals."""
     counts = [len(result.ious) for result in results]
     return {
         **_figure('miou', [sum(result.ious) for result in results], counts),
