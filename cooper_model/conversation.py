@@ -46,6 +46,34 @@ class ModelText:
         return math.exp(sum(chosen) / len(chosen)) if chosen else 0.0
 
 
+class Writing:
+    """One turn while its tokens come in.
+
+    :param prefix: beginning that is given to the model
+    """
+
+    def __init__(self, tokenizer: Tokenizer, prefix: str = '') -> None:
+        self.prefix_ids = tokenizer.encode(prefix)
+        self.written = ModelText(prefix, list(self.prefix_ids))
+        self._scanner, self._stream = TurnScanner(prefix), tokenizer.stream()
+
+    def push(self, token: int) -> tuple[str, bool]:
+        """Add an id; return the text that is certain now, and whether the turn's action is complete."""
+        delta = self._stream.push(token)
+        self.written.text += delta
+        self.written.ids.append(token)
+        self.written.ends.append(len(self.written.text))
+        return delta, self._scanner.feed(delta)
+
+    def finish(self) -> str:
+        """Return what text was held back; the turn has ended."""
+        rest = self._stream.flush()
+        if rest:
+            self.written.text += rest
+            self.written.ends[-1] = len(self.written.text)
+        return rest
+
+
 class Conversation(Generic[ContextT]):
     """The full context and, where image guidance is on, its twin that lacks the photo alone.
 
@@ -63,6 +91,11 @@ class Conversation(Generic[ContextT]):
     ) -> None:
         self.full, self.no_image = full, no_image
         self._backend, self._tokenizer, self._watch = backend, tokenizer, watch
+
+    @property
+    def contexts(self) -> list[ContextT]:
+        """All that is told to both: the full context, and the twin where there is one."""
+        return [context for context in (self.full, self.no_image) if context is not None]
 
     def fork_full(self) -> ContextT:
         """Return a fork of the full context."""
@@ -94,10 +127,9 @@ class Conversation(Generic[ContextT]):
 
     def add_map(self, shown: np.ndarray) -> None:
         """Append a generated map as the model sees it: its ViT segment alone."""
-        for context in (self.full, self.no_image):
-            if context is not None:
-                with self._watch.part('context'):
-                    self._backend.append_image(context, shown, latents=False, vision=True)
+        for context in self.contexts:
+            with self._watch.part('context'):
+                self._backend.append_image(context, shown, latents=False, vision=True)
 
     def guidance(self, no_text: ContextT | None) -> Guidance[ContextT]:
         """Return the branches for generating an image now."""
@@ -110,12 +142,10 @@ class Conversation(Generic[ContextT]):
 
         :param prefix: beginning of the model's text, shown as its first delta
         """
-        prefix_ids = self._tokenizer.encode(prefix)
-        written = ModelText(prefix, list(prefix_ids))
+        writing = Writing(self._tokenizer, prefix)
         if prefix:
             yield TextDelta(turn, prefix)
-        scanner, stream = TurnScanner(prefix), self._tokenizer.stream()
-        tokens = self._backend.decode(self.full, prefix_ids, max_tokens=max_tokens, seed=seed)
+        tokens = self._backend.decode(self.full, writing.prefix_ids, max_tokens=max_tokens, seed=seed)
         try:
             complete = False
             while not complete:
@@ -124,19 +154,13 @@ class Conversation(Generic[ContextT]):
                 if token is None:
                     break
                 self._watch.mark('first_token')
-                delta = stream.push(token.id)
-                written.text += delta
-                written.ids.append(token.id)
-                written.logprobs.append(token.logprob)
-                written.ends.append(len(written.text))
+                delta, complete = writing.push(token.id)
+                writing.written.logprobs.append(token.logprob)
                 if delta:
                     yield TextDelta(turn, delta)
-                complete = scanner.feed(delta)
         finally:
             tokens.close()
-        rest = stream.flush()
+        rest = writing.finish()
         if rest:
-            written.text += rest
-            written.ends[-1] = len(written.text)
             yield TextDelta(turn, rest)
-        return written
+        return writing.written

@@ -14,7 +14,7 @@ from cooper_model import transforms
 from cooper_model.colour_code import read_pixels
 from cooper_model.config import ColourCodeConfig
 from cooper_model.segments import label_instances
-from cooper_model.types import UNLABELLED, DepthMap, Segmentation
+from cooper_model.types import UNLABELLED, DepthMap, Modality, Segmentation
 
 MIN_AREA = 16
 """Smallest object read from a segmentation picture [px of the picture]."""
@@ -45,6 +45,13 @@ def colour_relative(relative: np.ndarray) -> np.ndarray:
     table = transforms.to_uint8(transforms.spectral_colours())[:, None]
     index = np.minimum(relative * np.float32(256), 255).astype(np.uint8)
     return cv2.applyColorMap(index, table)
+
+
+def shown_picture(picture: np.ndarray, modality: Modality) -> np.ndarray:
+    """Return a generated picture ``(h, w, 3)`` of 0..1 as it is shown to the model, uint8: depth in colours."""
+    if modality == 'depth':
+        return colour_relative(np.clip(transforms.picture_to_relative(picture), 0, 1))
+    return transforms.to_uint8(picture)
 
 
 def encode_depth(depth: np.ndarray, depth_range: tuple[float, float]) -> np.ndarray:

@@ -17,12 +17,11 @@ from cooper_model import grammar
 from cooper_model.backends.base import Backend, ContextT, Guidance
 from cooper_model.config import SamplerConfig
 from cooper_model.conversation import Conversation, ModelText
-from cooper_model.perception import colour_relative, depth_map, segmentation
+from cooper_model.perception import depth_map, segmentation, shown_picture
 from cooper_model.prompts import Prompts, question_text
 from cooper_model.scene import describe_scene
 from cooper_model.stopwatch import Cancel, Stopwatch, never
 from cooper_model.tokenizer import Tokenizer
-from cooper_model.transforms import picture_to_relative, to_uint8
 from cooper_model.types import (
     MODES,
     Answer,
@@ -44,6 +43,24 @@ MODALITIES: tuple[Modality, ...] = ('depth', 'segmentation')
 MAX_QUESTION_TOKENS = 4096
 
 Events = Generator[Event, None, None]
+
+
+def answers(turn: Turn, *, thinks: bool) -> bool:
+    """Return whether the only turn of direct or text mode answers."""
+    # A direct answer needs no tags; what follows a finished thought is an answer too.
+    plain = turn.action is None and bool(turn.body) and (bool(turn.thought) or not thinks)
+    return turn.action == 'answer' or plain
+
+
+def forced_prefix(prompts: Prompts, thought: str = '') -> str:
+    """Return the beginning of an answer that is forced, after the thought of a turn that failed to answer."""
+    return grammar.format_turn(Turn(thought, None, '')) + prompts.forced_answer
+
+
+def answer_text(short: str, choices: Sequence[str]) -> str:
+    """Return the choice that a short answer names, or the short answer itself."""
+    index = grammar.match_choice(short, choices)
+    return short if index is None else choices[index].strip()
 
 
 @dataclass
@@ -197,9 +214,7 @@ class Reasoner(Generic[ContextT]):
     ) -> Generator[Event, None, _Said]:
         before = talk.fork()
         written, parsed = yield from self._turn(work, talk, 0)
-        # A direct answer needs no tags; what follows a finished thought is an answer too.
-        plain = parsed.action is None and parsed.body and (parsed.thought or not thinks)
-        if parsed.action == 'answer' or plain:
+        if answers(parsed, thinks=thinks):
             return _Said(written, grammar.short_answer(parsed), forced=False)
         return (yield from self._force(work, before, 1, parsed))
 
@@ -218,14 +233,12 @@ class Reasoner(Generic[ContextT]):
         self, work: _Work, talk: Conversation[ContextT], turn: int, failed: Turn | None = None
     ) -> Generator[Event, None, _Said]:
         """Give the beginning of an answer, after the thought of a turn that failed to answer."""
-        thought = '' if failed is None else failed.thought
-        prefix = grammar.format_turn(Turn(thought, None, '')) + self.prompts.forced_answer
+        prefix = forced_prefix(self.prompts, '' if failed is None else failed.thought)
         written, parsed = yield from self._turn(work, talk, turn, prefix)
         return _Said(written, grammar.short_answer(parsed), forced=True)
 
     def _answer(self, work: _Work, said: _Said, mode: Mode, choices: tuple[str, ...]) -> Answer:
-        index = grammar.match_choice(said.short, choices)
-        text = said.short if index is None else choices[index].strip()
+        text = answer_text(said.short, choices)
         value, unit = grammar.parse_number(text) or (None, '')
         objects, relations = describe_scene(work.frame, work.depth, work.segmentation)
         work.watch.mark('total')
@@ -274,12 +287,10 @@ class Reasoner(Generic[ContextT]):
             if modality == 'depth':
                 metres = self.backend.config.depth_range_of(work.frame.intrinsics)
                 result = work.depth = depth_map(picture, size, metres)
-                shown = colour_relative(np.clip(picture_to_relative(picture), 0, 1))
             else:
                 result = work.segmentation = segmentation(picture, size, self.backend.config.colour_code)
-                shown = to_uint8(picture)
         yield ImageReady(turn, modality, result, work.watch.seconds[part] - before)
-        return shown
+        return shown_picture(picture, modality)
 
     def _steps(
         self, work: _Work, guidance: Guidance[ContextT], modality: Modality, turn: int

@@ -113,6 +113,11 @@ def normalise(image: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(((scaled - np.float32(0.5)) / np.float32(0.5)).transpose(2, 0, 1))
 
 
+def vision_input(image: np.ndarray, latent_limits: ResizeConfig, vision_limits: ResizeConfig) -> np.ndarray:
+    """Return an RGB uint8 image as the ViT takes it, ``(3, height, width)`` float32: resized twice, in this order."""
+    return normalise(resize(resize(image, latent_limits), vision_limits))
+
+
 def denormalise(pixels: ArrayT) -> ArrayT:
     """Return values of -1..1 as values of 0..1, clipped."""
     return (pixels * 0.5 + 0.5).clip(0, 1)

@@ -20,7 +20,7 @@ ContextT = TypeVar('ContextT')
 
 @dataclass(frozen=True)
 class Token:
-    """One decoded token and the log-probability that the model gave it."""
+    """One decoded token and its log-probability under the distribution that it was chosen from."""
 
     id: int
     logprob: float

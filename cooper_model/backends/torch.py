@@ -13,11 +13,13 @@ from torch import Tensor, nn
 
 from cooper_model import transforms
 from cooper_model.backends.base import Backend, Guidance, Token
+from cooper_model.backends.decoding import DecodedText, Decoding, TextToDecode, choose_tokens
 from cooper_model.config import CooperConfig, SamplerConfig
 from cooper_model.context import Context, Kernel, NewTokens, cached_attention
 from cooper_model.flow import euler_step, guidance_active, guide, timesteps
 from cooper_model.network.decoder import Streams
 from cooper_model.network.model import Cooper
+from cooper_model.padded import PaddedCache
 
 
 class TorchBackend(Backend[Context]):
@@ -75,11 +77,10 @@ class TorchBackend(Backend[Context]):
 
     @torch.inference_mode()
     def append_image(self, context: Context, image: np.ndarray, *, latents: bool, vision: bool) -> None:
-        seen = transforms.resize(image, self.config.vae_transform)
         if latents:
-            self.append_latents(context, self.encode_image(seen))
+            self.append_latents(context, self.encode_image(transforms.resize(image, self.config.vae_transform)))
         if vision:
-            self.append_vision(context, transforms.normalise(transforms.resize(seen, self.config.vit_transform)))
+            self.append_pictures([context], [image])
 
     @torch.inference_mode()
     def encode_image(self, image: np.ndarray) -> Tensor:
@@ -104,11 +105,21 @@ class TorchBackend(Backend[Context]):
     @torch.inference_mode()
     def append_vision(self, context: Context, image: np.ndarray) -> Tensor:
         """Append a normalised image ``(3, height, width)`` as one ViT segment; returns its final hidden states."""
-        features = self.model.embed_vision(self._tensor(image)[None])
-        first, last = self.model.embed_text(self._markers)[None].split(1, dim=1)
+        return self._append_vision([context], image[None])
+
+    @torch.inference_mode()
+    def append_pictures(self, contexts: Sequence[Context], pictures: Sequence[np.ndarray]) -> None:
+        """Append a picture to each context as its ViT segment, as :meth:`append_image` does one; sizes are equal."""
+        limits = self.config.vae_transform, self.config.vit_transform
+        self._append_vision(contexts, np.stack([transforms.vision_input(picture, *limits) for picture in pictures]))
+
+    def _append_vision(self, contexts: Sequence[Context], images: np.ndarray) -> Tensor:
+        features = self.model.embed_vision(self._tensor(images))
+        first, last = self.model.embed_text(self._markers).expand(len(contexts), -1, -1).split(1, dim=1)
         streams = Streams(torch.cat([first, features, last], dim=1), None)
-        hidden = self._forward([context], streams, causal=False, store=True)
-        context.position += 1
+        hidden = self._forward(list(contexts), streams, causal=False, store=True)
+        for context in contexts:
+            context.position += 1
         return hidden.understanding
 
     def decode(
@@ -120,12 +131,12 @@ class TorchBackend(Backend[Context]):
         temperature: float = 0.0,
         seed: int = 0,
     ) -> Iterator[Token]:
-        random = torch.Generator().manual_seed(seed)
+        random = np.random.default_rng(seed)
         end = self.config.tokens.end
         hidden = self._feed_text(context, [self.config.tokens.start, *prefix])
         try:
             for _ in range(max_tokens):
-                token = self._choose(hidden[0, -1], temperature, random)
+                (token,) = choose_tokens(self._logits(hidden[:, -1]), temperature, [random.random()])
                 if token.id == end:
                     break
                 # Fed before it is shown, so that the context is whole whenever the caller stops.
@@ -135,35 +146,37 @@ class TorchBackend(Backend[Context]):
             self._feed_text(context, [end])
 
     @torch.inference_mode()
-    def decode_batch(self, contexts: Sequence[Context], max_tokens: int, temperature: float = 0.0, seed: int = 0) -> (
-        list[list[Token]]
-    ):
-        """Decode one text segment of each context together; returns the tokens of each without the end token."""
-        random = torch.Generator().manual_seed(seed)
-        end = self.config.tokens.end
-        results: list[list[Token]] = [[] for _ in contexts]
-        active = list(range(len(contexts)))
-        feed = [self.config.tokens.start] * len(contexts)
-        for _ in range(max_tokens + 1):
-            rows = [contexts[i] for i in active]
-            hidden = self._feed_rows(rows, [[feed[i]] for i in active])
-            still = []
-            for row, i in enumerate(active):
-                if feed[i] == end:
-                    continue
-                token = self._choose(hidden[row, -1], temperature, random)
-                full = len(results[i]) == max_tokens
-                feed[i] = end if full else token.id
-                if feed[i] != end:
-                    results[i].append(token)
-                still.append(i)
-            active = still
-            if not active:
-                break
-        leftover = [i for i in active if feed[i] == end]
-        if leftover:
-            self._feed_rows([contexts[i] for i in leftover], [[end]] * len(leftover))
-        return results
+    def append_texts(self, contexts: Sequence[Context], texts: Sequence[Sequence[int]]) -> None:
+        """Append a text to each context, as :meth:`append_text` does one."""
+        tokens = self.config.tokens
+        self._feed_texts(contexts, [[tokens.start, *ids, tokens.end] for ids in texts])
+
+    @torch.inference_mode()
+    def decode_batch(
+        self, texts: Sequence[TextToDecode], *, max_tokens: int = 2048, temperature: float = 0.0
+    ) -> list[DecodedText]:
+        """Decode several texts together, each as :meth:`decode` does one."""
+        tokens = self.config.tokens
+        contexts = [text.context for text in texts]
+        hidden = self._feed_texts(contexts, [[tokens.start, *text.prefix] for text in texts])
+        cache = PaddedCache(contexts, self.config.decoder, hidden)
+        work = Decoding(texts, tokens.end, max_tokens)
+        rows = list(range(len(texts)))
+        while rows:
+            drawn = choose_tokens(self._logits(hidden), temperature, work.uniform(rows))
+            ids, ending = work.feed(rows, drawn)
+            positions, attend = cache.positions[:, None], cache.next_token()
+            streams = Streams(self.model.embed_text(torch.tensor(ids, device=hidden.device))[:, None], None)
+            hidden = self.model(streams, positions, attend).understanding[:, 0]
+            for i in ending:
+                cache.write_back(rows.index(i))
+            still = work.open(rows)
+            if len(still) * 2 <= len(rows):
+                kept = [rows.index(i) for i in still]
+                rows, hidden = still, hidden[kept]
+                if rows:
+                    cache.keep(kept)
+        return work.found
 
     def noise(self, height: int, width: int, seed: int) -> np.ndarray:
         stride = self.config.latent_stride
@@ -246,19 +259,22 @@ class TorchBackend(Backend[Context]):
     def _tensor(self, array: np.ndarray) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self.model.device, self.model.dtype)
 
-    def _choose(self, hidden: Tensor, temperature: float, random: torch.Generator) -> Token:
-        logits = self.model.logits(hidden)[: self.config.usable_vocab].float()
-        logprobs = logits.log_softmax(-1)
-        if temperature > 0:
-            chosen = torch.multinomial((logits / temperature).softmax(-1).cpu(), 1, generator=random)
-        else:
-            chosen = logits.argmax()
-        number = int(chosen)
-        return Token(number, float(logprobs[number]))
+    def _logits(self, hidden: Tensor) -> Tensor:
+        return self.model.logits(hidden)[..., : self.config.usable_vocab]
 
     @torch.inference_mode()
     def _feed_text(self, context: Context, ids: Sequence[int]) -> Tensor:
         return self._feed_rows([context], [ids])
+
+    def _feed_texts(self, contexts: Sequence[Context], texts: Sequence[Sequence[int]]) -> Tensor:
+        """Feed texts of any lengths, equal ones together; returns the last hidden state of each."""
+        found: list[Tensor] = [torch.empty(0)] * len(texts)
+        for length in sorted({len(ids) for ids in texts}):
+            rows = [row for row, ids in enumerate(texts) if len(ids) == length]
+            hidden = self._feed_rows([contexts[row] for row in rows], [texts[row] for row in rows])
+            for row, last in zip(rows, hidden[:, -1], strict=True):
+                found[row] = last
+        return torch.stack(found)
 
     def _feed_rows(self, contexts: list[Context], rows: Sequence[Sequence[int]]) -> Tensor:
         ids = torch.tensor(rows, device=self.model.device)

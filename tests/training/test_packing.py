@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
 
 from cooper_model import transforms
 from cooper_model.backends.base import Guidance
+from cooper_model.backends.decoding import TextToDecode, choose_tokens
 from cooper_model.backends.torch import TorchBackend
 from cooper_model.config import SamplerConfig
 from cooper_model.packing import IGNORE, PackedImages, Segment, pack, packed_forward
@@ -105,23 +108,62 @@ def test_guidance_branches_in_one_batch_equal_single_runs(backend: TorchBackend,
     assert (together[0] - together[1]).abs().max() > 1e-3
 
 
-def test_batched_decoding_equals_single(backend: TorchBackend, image: np.ndarray) -> None:
+@pytest.mark.parametrize('temperature', [0.0, 1.3])
+def test_batched_decoding_equals_single(backend: TorchBackend, image: np.ndarray, temperature: float) -> None:
     def contexts() -> list:
-        first, second = backend.new_context(), backend.new_context()
+        first, second, third = (backend.new_context() for _ in range(3))
         backend.append_text(first, QUESTION)
         backend.append_image(second, image, latents=False, vision=True)
         backend.append_text(second, ANSWER)
-        return [first, second]
+        return [first, second, third, first.fork()]
 
-    single = [[token.id for token in backend.decode(context, max_tokens=12)] for context in contexts()]
-    rows = contexts()
-    batched = backend.decode_batch(rows, max_tokens=12)
-    assert [[token.id for token in row] for row in batched] == single
-    lone = contexts()
-    for context in lone:
-        list(backend.decode(context, max_tokens=12))
+    prefixes = ((), (), QUESTION, QUESTION)
+    lengths = (90, 3, 90, 90)  # more than the room that a padded cache begins with
+    lone, rows = contexts(), contexts()
+    single, texts = [], []
+    for row, (context, prefix, length) in enumerate(zip(lone, prefixes, lengths, strict=True)):
+        tokens = backend.decode(context, prefix, max_tokens=90, temperature=temperature, seed=row)
+        single.append([token for _, token in zip(range(length), tokens, strict=False)])
+        tokens.close()
+        left = iter(range(length - 1))
+        texts.append(TextToDecode(rows[row], prefix, row, lambda _, left=left: next(left, None) is None))
+    batched = backend.decode_batch(texts, max_tokens=90, temperature=temperature)
+    assert [[token.id for token in text.tokens] for text in batched] == [[t.id for t in row] for row in single]
+    for text, expected in zip(batched, single, strict=True):
+        for token, other in zip(text.tokens, expected, strict=True):
+            assert token.logprob == pytest.approx(other.logprob, abs=1e-4)
+        if text.end is not None:
+            assert text.end.id == backend.config.tokens.end and text.end.logprob <= 0
     assert [len(context) for context in rows] == [len(context) for context in lone]
     assert [context.position for context in rows] == [context.position for context in lone]
+    for context, other in zip(rows, lone, strict=True):
+        torch.testing.assert_close(context.keys(1), other.keys(1), atol=2e-5, rtol=1e-4)
+        torch.testing.assert_close(context.values(1), other.values(1), atol=2e-5, rtol=1e-4)
+
+
+def test_pictures_and_texts_of_several_contexts_equal_single_ones(backend: TorchBackend, image: np.ndarray) -> None:
+    pictures, texts = [image, image[::-1].copy()], [QUESTION, [*QUESTION, 9]]
+    together = [backend.new_context() for _ in pictures]
+    backend.append_pictures(together, pictures)
+    backend.append_texts(together, texts)
+    for context, picture, text in zip(together, pictures, texts, strict=True):
+        lone = backend.new_context()
+        backend.append_image(lone, picture, latents=False, vision=True)
+        backend.append_text(lone, text)
+        assert context.position == lone.position
+        torch.testing.assert_close(context.keys(1), lone.keys(1), atol=2e-5, rtol=1e-4)
+
+
+def test_a_token_is_drawn_as_often_as_it_is_likely() -> None:
+    logits = torch.tensor([2.0, float('-inf'), 1.0, 0.0]).repeat(400, 1)
+    uniform = [(n + 0.5) / 400 for n in range(400)]
+    drawn = choose_tokens(logits, 2.0, uniform)
+    expected = (logits[0] / 2).softmax(-1)
+    for number in range(4):
+        share = sum(token.id == number for token in drawn) / 400
+        assert share == pytest.approx(float(expected[number]), abs=0.005)
+    assert all(token.logprob == pytest.approx(math.log(expected[token.id])) for token in drawn)
+    assert {token.id for token in choose_tokens(logits[:2], 2.0, [0.0, 1 - 1e-16])} == {0, 3}
 
 
 @torch.no_grad()
