@@ -13,7 +13,7 @@ from cooper_model.network.autoencoder import build_autoencoder
 from cooper_model.network.model import Cooper
 from cooper_model.prompts import FILE_NAME as PROMPTS
 from cooper_model.tokenizer import FILE_NAME as TOKENIZER
-from training.loop import load_average
+from training.state import load_average
 
 
 def main() -> None:

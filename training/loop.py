@@ -1,77 +1,40 @@
-"""What every stage shares: optimiser, schedule, moving average, exact resume, curves and a progress bar.
+"""What every stage shares: batches by step, gradients over processes, moving average, exact resume, evaluation.
 
-A stage gives a loss for step *n*; batches are drawn from ``(seed, n, process)`` alone, so a resumed run sees just the
-batches that an uninterrupted one would have seen. Started by ``torchrun``, each process draws its own batch and
-gradients are averaged; on a CPU two processes of one thread do more than one of two.
+A stage gives a loss; its batches are drawn from ``(seed, step, slot)`` alone, where slots count the batches of a step
+over processes and accumulation, so a resumed run sees just the batches that an uninterrupted one would have seen, and
+two processes those of one that accumulates two. On a CPU two processes of one thread do more than one of two.
 """
 
 from __future__ import annotations
 
-import json
 import logging
-import math
-import os
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
-import torch.distributed as dist
 import yaml
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from safetensors import safe_open
-from safetensors.torch import save_file
+from accelerate.utils import broadcast
 from torch import Tensor, nn
-from torch.utils.tensorboard import SummaryWriter
+
+from training.config import LoopConfig
+from training.curves import Curves, Parts
+from training.lora import add_adapters
+from training.optimizers import build_optimizers, optimizer_tensors, rate, restore_optimizers
+from training.processes import start_processes
+from training.sharding import Root, checkpoint_layers, local, master_weights, own_part, shard, whole
+from training.state import SavedState, StateNotWrittenError, Writer, is_run
 
 log = logging.getLogger(__name__)
-STATE = 'state.safetensors'
-ADAM_STATE = ('step', 'exp_avg', 'exp_avg_sq')
-MUON_STATE = ('momentum_buffer',)
+Loss = Callable[[int, np.random.Generator], Parts]
 
 
-@dataclass(frozen=True)
-class LoopConfig:
-    """How a run is driven.
-
-    :param steps: optimiser steps in all
-    :param learning_rate: peak, reached after ``warmup`` steps and held until the last ``decay`` steps, which lower
-        it along a half cosine to zero
-    :param ema: decay of the moving average of the weights; early on ``(1 + step) / (10 + step)`` where smaller
-    :param save_every, evaluate_every, log_every: in steps
-    :param bf16: autocast to bfloat16
-    :param muon: orthogonalised momentum (Jordan et al. 2024) for the matrices of layers, with the step size of AdamW;
-        embeddings, output layers and vectors stay with AdamW
-    """
-
-    steps: int
-    learning_rate: float
-    warmup: int = 100
-    decay: int = 0
-    betas: tuple[float, float] = (0.9, 0.98)
-    weight_decay: float = 0.02
-    clip: float = 1.0
-    ema: float = 0.999
-    seed: int = 0
-    save_every: int = 500
-    evaluate_every: int = 500
-    log_every: int = 20
-    bf16: bool = True
-    muon: bool = False
-
-
-def rate(step: int, config: LoopConfig) -> float:
-    """Return the learning rate of a step, counted from 0."""
-    up = min(1.0, (step + 1) / max(config.warmup, 1))
-    left = config.steps - step
-    down = 0.5 * (1 - math.cos(math.pi * min(1.0, left / config.decay))) if config.decay else 1.0
-    return config.learning_rate * up * down
-
-
-def batch_rng(seed: int, step: int, process: int = 0) -> np.random.Generator:
-    """Return the random stream of one step in one process."""
-    return np.random.default_rng((seed, step, process))
+def batch_rng(seed: int, step: int, slot: int = 0) -> np.random.Generator:
+    """Return the random stream of one batch of a step."""
+    return np.random.default_rng((seed, step, slot))
 
 
 def read_config(path: str | Path) -> dict:
@@ -86,184 +49,207 @@ def read_config(path: str | Path) -> dict:
 
 
 class Run:
-    """A model in training, its average, its optimiser and where it stands."""
+    """A model in training, its average, its optimiser and where it stands.
 
-    def __init__(self, model: nn.Module, config: LoopConfig, folder: str | Path) -> None:
-        self.model, self.config, self.folder = model, config, Path(folder)
+    :param start: what the weights began as; needed to use adapters later without the run's own settings
+    :raises ValueError: the folder holds a run of another model, or ``freeze`` names no module
+    """
+
+    def __init__(
+        self, model: nn.Module, config: LoopConfig, folder: str | Path, start: str | Path | None = None
+    ) -> None:
+        self.model, self.config, self.folder, self.start = model, config, Path(folder), start
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.processes = int(os.environ.get('WORLD_SIZE', '1'))
-        self.process = int(os.environ.get('RANK', '0'))
-        if self.processes > 1 and not dist.is_initialized():
-            dist.init_process_group('nccl' if torch.cuda.is_available() else 'gloo')
-        self.parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        self.optimizers = _optimizers(self.parameters, config)
-        self.average = {name: p.detach().clone() for name, p in self.parameters.items()}
-        self.step = 0
-        if (self.folder / STATE).is_file():
+        self.accelerator = start_processes()
+        self.processes, self.process = self.accelerator.num_processes, self.accelerator.process_index
+        self.sharded = config.shard and self.processes > 1
+        self.root = self._prepare()
+        named = dict(model.named_parameters())
+        self.parameters = {name: p for name, p in named.items() if p.requires_grad}
+        self.frozen = {name: p for name, p in named.items() if not p.requires_grad and not config.lora}
+        if self.processes > 1 and not self.sharded:
+            # Weights drawn at random would differ from process to process.
+            for p in self.parameters.values():
+                broadcast(p.data)
+        self.optimizers = build_optimizers(self.parameters, config)
+        self.average = {name: local(p).clone() for name, p in self.parameters.items()}
+        self.step = self.skipped = self.skipped_in_row = 0
+        if is_run(self.folder):
             self._resume()
 
-    def train(
-        self,
-        loss: Callable[[int, np.random.Generator], Mapping[str, Tensor]],
-        evaluate: Callable[[int], Mapping[str, float]] | None = None,
-    ) -> None:
-        """Train to the last step. ``loss`` returns named parts; ``total`` is what is minimised."""
-        first = self.process == 0
-        writer = SummaryWriter(str(self.folder / 'curves')) if first else None
-        columns = (TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, disable=not first) as bar:
-            task = bar.add_task('training', total=self.config.steps, completed=self.step)
-            while self.step < self.config.steps:
-                parts = self._update(loss)
-                bar.advance(task)
-                if not first:
-                    continue
-                if self.step % self.config.log_every == 0:
-                    shown = {name: float(value.detach()) for name, value in parts.items()}
-                    self._log(writer, 'train', shown)
-                    bar.update(task, description=f'loss {shown["total"]:.4f}')
-                last = self.step == self.config.steps
-                if evaluate and (last or self.step % self.config.evaluate_every == 0):
-                    with self.averaged():
-                        self._log(writer, 'held out', evaluate(self.step))
-                if last or self.step % self.config.save_every == 0:
-                    self.save()
-        if writer:
-            writer.close()
+    def _prepare(self) -> Root:
+        """Freeze, adapt, place and split the model as the settings say."""
+        model, config = self.model, self.config
+        for name in config.freeze:
+            try:
+                model.get_submodule(name).requires_grad_(False)
+            except AttributeError as error:
+                raise ValueError(f'freeze: the model has no module {name!r}; {error}') from error
+        if config.lora:
+            add_adapters(model, config.lora, config.seed)
+        if config.checkpoint_layers:
+            checkpoint_layers(model)
+        root = Root(model)
+        if self.sharded:
+            shard(root, self.processes, config.bf16)
+        else:
+            master_weights(model.to(self.accelerator.device))
+        return root
 
-    def _update(self, loss: Callable[[int, np.random.Generator], Mapping[str, Tensor]]) -> Mapping[str, Tensor]:
+    def train(self, loss: Loss, evaluate: Callable[[int], Mapping[str, float]] | None = None) -> None:
+        """Train to the last step.
+
+        :param loss: given step and random stream, returns named parts of which ``total`` is minimised; ``tokens``
+            and ``scenes``, where there, count work
+        :param evaluate: given the step, returns scores of the averaged weights; called in the first process
+        :raises FloatingPointError: more than ``max_skipped`` steps in a row had no finite loss and gradient
+        :raises StateNotWrittenError: the last state could not be written
+        """
         config = self.config
+        with Curves(self.folder, self.step, config.steps, self.accelerator) as curves:
+            while self.step < config.steps:
+                batches, more = self._update(loss)
+                curves.count(self.step, batches)
+                last = self.step == config.steps
+                if self.step % config.log_every == 0:
+                    curves.report(self.step, batches, more)
+                if evaluate and (last or self.step % config.evaluate_every == 0):
+                    self._evaluate(evaluate, curves)
+                if last or self.step % config.save_every == 0:
+                    self._save_or_go_on(last)
+                    curves.restart()
+
+    def _update(self, loss: Loss) -> tuple[list[Parts], dict[str, float]]:
+        """Make one step; returns the parts of each batch, and values of the step."""
+        config = self.config
+        learning_rate = rate(self.step, config)
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
-                group['lr'] = rate(self.step, config)
-        torch.manual_seed((config.seed * 1_000_003 + self.step) * self.processes + self.process)
-        with torch.autocast(next(self.model.parameters()).device.type, torch.bfloat16, enabled=config.bf16):
-            parts = loss(self.step, batch_rng(config.seed, self.step, self.process))
-        if not torch.isfinite(parts['total']):
-            value = float(parts['total'].detach())
-            raise FloatingPointError(f'loss is {value} at step {self.step}; lower the learning rate')
+                group['lr'] = learning_rate
         for p in self.parameters.values():
             p.grad = None
-        parts['total'].backward()
-        self._share_gradients()
-        torch.nn.utils.clip_grad_norm_(self.parameters.values(), config.clip)
-        for optimizer in self.optimizers:
-            optimizer.step()
+        batches = [self._backward(loss, slot) for slot in range(config.accumulate)]
+        total = torch.stack([torch.as_tensor(parts['total']) for parts in batches]).mean()
+        total = self.accelerator.reduce(total, 'mean')
+        norm = self._share_gradients()
         self.step += 1
-        decay = min(config.ema, (1 + self.step) / (10 + self.step))
-        current = [p.detach() for p in self.parameters.values()]
-        torch._foreach_lerp_(list(self.average.values()), current, 1 - decay)
-        return parts
+        if bool(torch.isfinite(norm) & torch.isfinite(total)):
+            self.skipped_in_row = 0
+            torch.nn.utils.clip_grads_with_norm_(self.parameters.values(), config.clip, norm)
+            for optimizer in self.optimizers:
+                optimizer.step()
+            decay = min(config.ema, (1 + self.step) / (10 + self.step))
+            current = [local(p) for p in self.parameters.values()]
+            torch._foreach_lerp_(list(self.average.values()), current, 1 - decay)
+        else:
+            self._skip(float(total), float(norm))
+        return batches, {'learning_rate': learning_rate, 'gradient_norm': float(norm), 'skipped': self.skipped}
 
-    def _share_gradients(self) -> None:
-        if self.processes == 1:
-            return
-        for p in self.parameters.values():
+    def _backward(self, loss: Loss, number: int) -> Parts:
+        config = self.config
+        slots = self.processes * config.accumulate
+        slot = self.process * config.accumulate + number
+        torch.manual_seed((config.seed * 1_000_003 + self.step) * slots + slot)
+        with torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=config.bf16):
+            parts = self.root(partial(loss, self.step, batch_rng(config.seed, self.step, slot)))
+        (parts['total'] / config.accumulate).backward()
+        return {name: value.detach() if isinstance(value, Tensor) else value for name, value in parts.items()}
+
+    def _share_gradients(self) -> Tensor:
+        """Average gradients over processes; returns their norm, the same in each.
+
+        Not left to DistributedDataParallel: a loss enters the model at several places and touches other weights from
+        batch to batch, for which that would search the graph at each step. Sharded weights share theirs by themselves.
+        """
+        parameters = list(self.parameters.values())
+        for p in parameters:
             # A process whose batch did not touch a weight still takes part.
             p.grad = torch.zeros_like(p) if p.grad is None else p.grad
-        flat = torch.cat([p.grad.flatten() for p in self.parameters.values()])
-        dist.all_reduce(flat)
-        flat /= self.processes
-        for p, part in zip(
-            self.parameters.values(), flat.split([p.numel() for p in self.parameters.values()]), strict=True
-        ):
-            p.grad.copy_(part.view_as(p))
+        if self.processes > 1 and not self.sharded:
+            flat = self.accelerator.reduce(torch.cat([p.grad.flatten() for p in parameters]), 'mean')
+            for p, part in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
+                p.grad.copy_(part.view_as(p))
+        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters])
+        return norm.full_tensor() if self.sharded else norm
 
-    def averaged(self) -> _Averaged:
-        """Return a context in which the model has its averaged weights."""
-        return _Averaged(self)
+    def _skip(self, total: float, norm: float) -> None:
+        self.skipped += 1
+        self.skipped_in_row += 1
+        log.warning('step %d is left out: its loss is %g and its gradient norm %g', self.step, total, norm)
+        if self.skipped_in_row > self.config.max_skipped:
+            good = f'the state in {self.folder} is the last good one' if is_run(self.folder) else 'no state was saved'
+            raise FloatingPointError(
+                f'{self.skipped_in_row} steps in a row, up to step {self.step}, had no finite loss and gradient (last '
+                f'loss {total}, gradient norm {norm}); {good}; lower learning_rate or look at the data'
+            )
 
-    def _log(self, writer: SummaryWriter, group: str, values: Mapping[str, float]) -> None:
-        for name, value in values.items():
-            writer.add_scalar(f'{group}/{name}', value, self.step)
-        with open(self.folder / 'log.jsonl', 'a', encoding='utf-8') as file:
-            file.write(json.dumps({'step': self.step, 'group': group, **values}) + '\n')
+    def whole(self) -> AbstractContextManager[None]:
+        """Return a context in which the model may be called outside a loss; every process must enter it."""
+        return whole(self.root) if self.sharded else nullcontext()
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Give the model its averaged weights for the time of the block; every process must enter it."""
+        kept = {name: local(p).clone() for name, p in self.parameters.items()}
+        self._set_weights(self.average)
+        try:
+            with self.whole():
+                yield
+        finally:
+            self._set_weights(kept)
+
+    @torch.no_grad()
+    def _set_weights(self, values: Mapping[str, Tensor]) -> None:
+        for name, p in self.parameters.items():
+            local(p).copy_(values[name])
+
+    def _evaluate(self, evaluate: Callable[[int], Mapping[str, float]], curves: Curves) -> None:
+        with self.averaged():
+            if curves.first:
+                curves.write('held out', evaluate(self.step), self.step)
+            self.accelerator.wait_for_everyone()
+        curves.restart()
+
+    def _save_or_go_on(self, last: bool) -> None:
+        """Save unless weights may be spoilt; where there is no room go on, and try again at the next save."""
+        if self.skipped_in_row and not last:
+            log.warning('step %d is not saved: the last %d steps were left out', self.step, self.skipped_in_row)
+            return
+        try:
+            self.save()
+        except StateNotWrittenError as error:
+            if last:
+                raise
+            log.error('%s; trying again at the next save', error)
 
     def save(self) -> None:
-        """Write everything that a resumed run needs; the last good state survives a kill at any moment."""
-        tensors = {f'model.{name}': p.detach() for name, p in self.parameters.items()}
-        tensors |= {f'average.{name}': p for name, p in self.average.items()}
-        for name, p in self.parameters.items():
-            for optimizer in self.optimizers:
-                for key, value in optimizer.state.get(p, {}).items():
-                    tensors[f'{key}.{name}'] = value
-        unfinished = self.folder / (STATE + '.part')
-        meta = {'step': str(self.step), 'config': json.dumps(asdict(self.config))}
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, unfinished, meta)
-        os.replace(unfinished, self.folder / STATE)
+        """Write everything that a resumed run needs; the last good state survives a kill at any moment.
 
+        :raises StateNotWrittenError: there is no room; the state before is whole
+        """
+        if self.process and not self.sharded:
+            return
+        tensors = {f'model.{name}': local(p) for name, p in self.parameters.items()}
+        tensors |= {f'frozen.{name}': local(p) for name, p in self.frozen.items()}
+        tensors |= {f'average.{name}': value for name, value in self.average.items()}
+        tensors |= optimizer_tensors(self.optimizers, self.parameters)
+        start = None if self.start is None else str(self.start)
+        meta = {'config': asdict(self.config), 'start': start, 'skipped': self.skipped}
+        part, parts = (self.process, self.processes) if self.sharded else (0, 1)
+        Writer(self.folder, part, parts, self._all_of if self.sharded else bool).write(tensors, self.step, meta)
+
+    def _all_of(self, true: bool) -> bool:
+        votes = torch.tensor(float(true), device=self.accelerator.device)
+        return int(self.accelerator.reduce(votes, 'sum')) == self.processes
+
+    @torch.no_grad()
     def _resume(self) -> None:
-        with safe_open(self.folder / STATE, 'pt') as file:
-            self.step = int(file.metadata()['step'])
-            state: dict[str, dict[str, Tensor]] = {name: {} for name in self.parameters}
-            for key in file.keys():  # noqa: SIM118 - not a dict
-                kind, name = key.split('.', 1)
-                if kind == 'model':
-                    self.parameters[name].data.copy_(file.get_tensor(key))
-                elif kind == 'average':
-                    self.average[name].copy_(file.get_tensor(key))
-                else:
-                    state[name][kind] = file.get_tensor(key)
-        for optimizer in self.optimizers:
-            names = MUON_STATE if isinstance(optimizer, torch.optim.Muon) else ADAM_STATE
-            own = {p for group in optimizer.param_groups for p in group['params']}
+        with SavedState(self.folder) as saved:
+            for kind in ('model', 'average'):
+                saved.check(kind, {name: tuple(p.shape) for name, p in self.parameters.items()})
             for name, p in self.parameters.items():
-                if p in own and set(names) <= set(state[name]):
-                    kept = {key: state[name][key] for key in names}
-                    optimizer.state[p] = {k: v.to(p.device) if k != 'step' else v for k, v in kept.items()}
+                local(p).copy_(own_part(saved.get('model', name), p))
+                self.average[name].copy_(own_part(saved.get('average', name), p))
+            restore_optimizers(self.optimizers, self.parameters, saved)
+            self.step, self.skipped = saved.step, saved.meta.get('skipped', 0)
         log.info('resumed %s at step %d', self.folder, self.step)
-
-
-def _optimizers(parameters: Mapping[str, nn.Parameter], config: LoopConfig) -> list[torch.optim.Optimizer]:
-    inner = {name: p for name, p in parameters.items() if config.muon and p.ndim == 2 and '.layers.' in name}
-    rest = [p for name, p in parameters.items() if name not in inner]
-    groups = [
-        {'params': [p for p in rest if p.ndim > 1]},
-        {'params': [p for p in rest if p.ndim <= 1], 'weight_decay': 0.0},
-    ]
-    adamw = torch.optim.AdamW(
-        groups, config.learning_rate, betas=config.betas, weight_decay=config.weight_decay, fused=True
-    )
-    if not inner:
-        return [adamw]
-    muon = torch.optim.Muon(
-        inner.values(),
-        lr=config.learning_rate,
-        weight_decay=config.weight_decay,
-        adjust_lr_fn='match_rms_adamw',
-    )
-    return [muon, adamw]
-
-
-class _Averaged:
-    """Swaps the averaged weights in and back."""
-
-    def __init__(self, run: Run) -> None:
-        self.run = run
-
-    def __enter__(self) -> None:
-        self.kept = {name: p.detach().clone() for name, p in self.run.parameters.items()}
-        for name, p in self.run.parameters.items():
-            p.data.copy_(self.run.average[name])
-
-    def __exit__(self, *error: object) -> None:
-        for name, p in self.run.parameters.items():
-            p.data.copy_(self.kept[name])
-
-
-def load_average(folder: str | Path, model: nn.Module) -> None:
-    """Give ``model`` the averaged weights of a run.
-
-    :raises FileNotFoundError: the folder holds no run
-    """
-    path = Path(folder) / STATE
-    if not path.is_file():
-        raise FileNotFoundError(f'{path} is missing; run the earlier stage first, or name its folder')
-    with safe_open(path, 'pt') as file:
-        names = [key.split('.', 1)[1] for key in file.keys() if key.startswith('average.')]  # noqa: SIM118
-        missing, unexpected = model.load_state_dict(
-            {name: file.get_tensor(f'average.{name}') for name in names}, strict=False
-        )
-    buffers = {name for name, _ in model.named_buffers()}
-    if unexpected or set(missing) - buffers:
-        raise ValueError(f'{path} is of another model: missing {sorted(set(missing) - buffers)}, extra {unexpected}')

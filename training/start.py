@@ -19,7 +19,7 @@ from training.datasets.base import ModelInput
 from training.datasets.simulation import SimulatedScenes
 from training.evaluation import HELD_OUT
 from training.latents import LatentCache
-from training.loop import STATE, load_average
+from training.state import is_run, load_average
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def start_model(folder: str | Path, model: Cooper) -> None:
 
     :raises FileNotFoundError, ValueError: the folder is neither, or of another model
     """
-    if (Path(folder) / STATE).is_file():
+    if is_run(folder):
         load_average(folder, model)
     else:
         load_weights(folder, model, build_autoencoder(model.config.autoencoder))
@@ -89,7 +89,7 @@ def start_model(folder: str | Path, model: Cooper) -> None:
 
 def start_autoencoder(folder: str | Path, autoencoder: nn.Module, model: Cooper) -> None:
     """Fill an autoencoder likewise; ``model`` is of the same configuration and keeps its weights."""
-    if (Path(folder) / STATE).is_file():
+    if is_run(folder):
         load_average(folder, autoencoder)
     else:
         load_weights(folder, Cooper(model.config), autoencoder)

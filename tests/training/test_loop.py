@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +11,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from training.loop import LoopConfig, Run, load_average, rate
+from training.loop import LoopConfig, Run
+from training.optimizers import rate
+from training.state import SavedState, load_average
 
 SETTINGS = LoopConfig(steps=8, learning_rate=1e-2, warmup=2, decay=4, save_every=4, evaluate_every=100, bf16=False)
 
@@ -73,8 +76,36 @@ def test_rate_rises_holds_and_falls() -> None:
     assert rate(8, SETTINGS) == 0
 
 
-def test_a_diverging_loss_stops_the_run(tmp_path: Path) -> None:
+def _with_faults(folder: Path, faulty: set[int], max_skipped: int = 2, infinite: bool = False) -> Run:
+    """Train with a loss that is no number, or whose gradient alone is infinite, in some steps."""
     model = _model()
-    run = Run(model, SETTINGS, tmp_path)
-    with pytest.raises(FloatingPointError, match='step 0'):
-        run.train(lambda step, rng: {'total': model(torch.full((1, 4), torch.nan)).sum()})
+    run = Run(model, replace(SETTINGS, max_skipped=max_skipped, log_every=1), folder)
+
+    def loss(step: int, rng: np.random.Generator) -> dict[str, Tensor]:
+        x = torch.from_numpy(rng.standard_normal((6, 4), dtype=np.float32))
+        total = model(x).square().mean()
+        if step in faulty:
+            total = (total * 0).sqrt() if infinite else total * torch.nan
+        return {'total': total}
+
+    run.train(loss)
+    return run
+
+
+@pytest.mark.parametrize('infinite', [False, True])
+def test_a_step_without_a_finite_loss_or_gradient_is_left_out(tmp_path: Path, infinite: bool) -> None:
+    run = _with_faults(tmp_path, {3, 6}, infinite=infinite)
+    assert run.skipped == 2
+    lines = [json.loads(line) for line in (tmp_path / 'log.jsonl').read_text().splitlines()]
+    assert [line['skipped'] for line in lines] == [0, 0, 0, 1, 1, 1, 2, 2]
+    assert all(bool(p.isfinite().all()) for p in (*run.parameters.values(), *run.average.values()))
+
+
+def test_a_diverging_loss_stops_the_run_and_keeps_the_last_good_state(tmp_path: Path) -> None:
+    with pytest.raises(FloatingPointError, match=f'3 steps in a row.* state in {tmp_path} is the last good'):
+        _with_faults(tmp_path, {5, 6, 7})
+    with SavedState(tmp_path) as saved:
+        assert saved.step == 4
+    _with_faults(tmp_path, set())  # goes on from there
+    with pytest.raises(FloatingPointError, match='no state was saved'):
+        _with_faults(tmp_path / 'at once', {0, 1, 2})

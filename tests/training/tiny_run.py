@@ -1,0 +1,93 @@
+"""A real run of a tiny model, to be started once or by torchrun: ``python -m tests.training.tiny_run OUT SETTINGS``."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cooper_model.network.model import Cooper
+from cooper_model.packing import PackedImages, Segment, pack, packed_forward
+from tests.random_checkpoint import tiny_config
+from training.config import LoopConfig
+from training.loop import Run
+from training.losses import flow_loss, mix, text_loss
+from training.segments import model_text, user_text
+
+ROOT = Path(__file__).parents[2]
+GRID = (3, 4)
+SETTINGS = {'steps': 4, 'learning_rate': 1e-2, 'warmup': 2, 'log_every': 1, 'save_every': 2, 'bf16': False}
+
+
+def loss_of(model: Cooper, rng: np.random.Generator, uneven: bool) -> dict[str, Tensor | float]:
+    """Return the loss of one sample; if ``uneven``, half of the samples touch neither output layer nor maps."""
+    config = model.config
+    short = uneven and rng.random() < 0.5
+    ids = [int(n) for n in rng.integers(10, 400, 5)]
+    segments = [
+        Segment('latents', (), image=0, grid=GRID),
+        Segment('vision', (0,), image=0, grid=GRID),
+        user_text(ids[:2], (0, 1), config.tokens),
+        model_text(ids[2:], (0, 1, 2), config.tokens),
+        Segment('noise', (0, 1, 2), image=1, grid=GRID),
+    ]
+    batch = pack([segments[:3] if short else segments], config)
+    clean, noise = torch.from_numpy(rng.standard_normal((2, 1, 12, config.latent_dim), dtype=np.float32))
+    noisy = mix(clean, noise, torch.tensor([0.5]))
+    pixels = torch.from_numpy(rng.standard_normal((1, 3, 48, 64), dtype=np.float32))
+    count = 1 if short else 2
+    images = PackedImages(pixels, [clean[0], noisy[0]][:count], [0.0, 0.5][:count], [GRID] * count)
+    output = packed_forward(model, batch, images)
+    if short:
+        return {'total': output.understanding.square().mean(), 'tokens': 10.0}
+    parts = {
+        'text': text_loss(model, output.understanding, batch.labels),
+        'depth': flow_loss(output.velocities, clean, noise),
+    }
+    return {'total': parts['text'] + parts['depth'], **parts, 'tokens': 20.0}
+
+
+def main(out: str, settings: Mapping, uneven: bool = False, evaluate: bool = False, stop: int = -1) -> None:
+    torch.manual_seed(7)
+    torch.set_num_threads(1)
+    model = Cooper(tiny_config())
+    run = Run(model, LoopConfig(**{**SETTINGS, **settings}), out)
+
+    def loss(step: int, rng: np.random.Generator) -> dict[str, Tensor | float]:
+        if step == stop:
+            os.kill(os.getpid(), 9)
+        return loss_of(model, rng, uneven)
+
+    def score(step: int) -> dict[str, float]:
+        # Outside of the loop's own forward pass, and in the first process alone.
+        with torch.no_grad():
+            return {'total': float(loss_of(model, np.random.default_rng(0), False)['total'])}
+
+    run.train(loss, score if evaluate else None)
+
+
+def start(out: Path, processes: int = 1, fails: bool = False, **arguments: object) -> str:
+    """Run :func:`main` in processes of their own; returns what they wrote to standard error."""
+    how = ['-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', str(processes)] if processes > 1 else []
+    command = [sys.executable, *how, '-m', 'tests.training.tiny_run', json.dumps({'out': str(out), **arguments})]
+    environment = {**os.environ, 'OMP_NUM_THREADS': '1'}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+    assert (done.returncode != 0) == fails, done.stderr
+    return done.stderr
+
+
+def logged(out: Path, name: str, group: str = 'train') -> list[float]:
+    """Return the values of a curve in order of step."""
+    lines = (json.loads(line) for line in (out / 'log.jsonl').read_text().splitlines())
+    return [line[name] for line in lines if line['group'] == group]
+
+
+if __name__ == '__main__':
+    main(**json.loads(sys.argv[1]))

@@ -1,0 +1,85 @@
+"""What a run tells while it goes on: a bar with the time left, TensorBoard curves and ``log.jsonl``."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+
+log = logging.getLogger(__name__)
+# Parts of a loss that are no losses but amounts of work: added up, and shown by the second.
+COUNTS = ('tokens', 'scenes')
+Parts = Mapping[str, Tensor | float]
+
+
+class Curves:
+    """Values of a run; the first process writes them down."""
+
+    def __init__(self, folder: Path, done: int, steps: int, accelerator: Accelerator) -> None:
+        self.folder, self.first = folder, accelerator.is_main_process
+        self._writer = SummaryWriter(str(folder / 'curves')) if self.first else None
+        columns = (TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        self._bar = Progress(*columns, disable=not self.first)
+        self._task = self._bar.add_task('training', completed=done, total=steps)
+        self.restart()
+
+    def __enter__(self) -> Curves:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+        if self._writer:
+            self._writer.close()
+
+    def restart(self) -> None:
+        """Measure throughput from now on; what takes time beside training is left out that way."""
+        self._since = time.perf_counter()
+        self._counts = dict.fromkeys(COUNTS, 0.0)
+
+    def count(self, step: int, batches: Sequence[Parts]) -> None:
+        """Take note of a step's work."""
+        self._bar.update(self._task, completed=step)
+        for parts in batches:
+            for name in self._counts.keys() & parts.keys():
+                self._counts[name] += float(parts[name])
+
+    def report(self, step: int, batches: Sequence[Parts], more: Mapping[str, float]) -> None:
+        """Write a step's values, averaged over all batches that have them; every process must call this."""
+        own = [{name: float(value) for name, value in parts.items() if name not in COUNTS} for parts in batches]
+        everyone = gather_object([(own, self._counts, time.perf_counter() - self._since)])
+        found: dict[str, list[float]] = {}
+        for batch in (batch for each, _, _ in everyone for batch in each):
+            for name, value in batch.items():
+                found.setdefault(name, []).append(value)
+        shown = {name: sum(values) / len(values) for name, values in found.items()}
+        for name in COUNTS:
+            if done := sum(counts[name] for _, counts, _ in everyone):
+                shown[f'{name}_per_second'] = done / max(seconds for _, _, seconds in everyone)
+        if self.first:
+            self.write('train', shown | dict(more), step)
+            speeds = {name: shown.get(f'{name}_per_second') for name in COUNTS}
+            speed = ''.join(f', {value:,.1f} {name}/s' for name, value in speeds.items() if value is not None)
+            self._bar.update(self._task, description=f'loss {shown["total"]:.4f}{speed}')
+        self.restart()
+
+    def write(self, group: str, values: Mapping[str, float], step: int) -> None:
+        """Write values of the first process; a disk that is full costs no more than the curve."""
+        try:
+            for name, value in values.items():
+                self._writer.add_scalar(f'{group}/{name}', value, step)
+            with open(self.folder / 'log.jsonl', 'a', encoding='utf-8') as file:
+                file.write(json.dumps({'step': step, 'group': group, **values}) + '\n')
+        except OSError as error:
+            log.warning('curves of step %d were not written to %s: %s', step, self.folder, error)

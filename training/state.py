@@ -1,0 +1,194 @@
+"""The state of a run on disk: whole after a kill at any moment, in one file or in one part for each process."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+STATE = 'state.safetensors'
+_PART = re.compile(r'state-(\d+)-(\d+)-of-(\d+)\.safetensors')
+_SHOWN = 4
+
+
+class StateNotWrittenError(OSError):
+    """The state could not be written; the one before is whole."""
+
+
+@dataclass(frozen=True)
+class Writer:
+    """Which part of a state this process writes, and how it hears of the others.
+
+    :param part, parts: number of this process's part, and how many there are: one where weights are not split
+    :param all_of: whether something is true in every process; each must ask
+    """
+
+    folder: Path
+    part: int
+    parts: int
+    all_of: Callable[[bool], bool]
+
+    def write(self, tensors: Mapping[str, Tensor], step: int, meta: Mapping[str, Any]) -> None:
+        """Write a state, then delete the one before.
+
+        :raises StateNotWrittenError: in every process, where one of them could not; the state before is whole
+        """
+        name = STATE if self.parts == 1 else f'state-{step:08d}-{self.part:03d}-of-{self.parts:03d}.safetensors'
+        path = self.folder / name
+        fault = None
+        try:
+            _write_beside(path, tensors, {'step': str(step), 'meta': json.dumps(meta)})
+        except (OSError, SafetensorError) as error:
+            fault = error
+        if not self.all_of(fault is None):
+            _beside(path).unlink(missing_ok=True)
+            raise StateNotWrittenError(_remedy(path, tensors, fault)) from fault
+        os.replace(_beside(path), path)
+        # Parts of an older step go when every process has its new one.
+        self.all_of(True)
+        if self.part == 0:
+            current = {path} if self.parts == 1 else set(self.folder.glob(f'state-{step:08d}-*-of-{self.parts:03d}.*'))
+            for old in {self.folder / STATE, *self.folder.glob('state-*.safetensors*')} - current:
+                old.unlink(missing_ok=True)
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(path.name + '.part')
+
+
+def _bytes(tensors: Mapping[str, Tensor]) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+
+
+def _write_beside(path: Path, tensors: Mapping[str, Tensor], meta: dict[str, str]) -> None:
+    beside = _beside(path)
+    beside.unlink(missing_ok=True)
+    if shutil.disk_usage(path.parent).free < _bytes(tensors):
+        # Better than to find out at the end, with a disk that is full for all others too.
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, beside, meta)
+    with open(beside, 'rb+') as file:
+        os.fsync(file.fileno())
+
+
+def _remedy(path: Path, tensors: Mapping[str, Tensor], fault: Exception | None) -> str:
+    needed, free = _bytes(tensors), shutil.disk_usage(path.parent).free
+    why = fault if fault else 'another process could not write its part'
+    return f'{path} was not written ({why}); it needs {needed:,} bytes, {free:,} are free; the state before is kept'
+
+
+def is_run(folder: str | Path) -> bool:
+    """Return whether a folder holds the state of a run."""
+    return bool(_find(Path(folder)))
+
+
+def _find(folder: Path) -> list[Path]:
+    """Return the files of the newest state that is complete."""
+    sets: dict[tuple[int, int], list[Path]] = {}
+    for path in sorted(folder.glob('state-*.safetensors')):
+        if match := _PART.fullmatch(path.name):
+            step, _, parts = map(int, match.groups())
+            sets.setdefault((step, parts), []).append(path)
+    whole = {step: paths for (step, parts), paths in sets.items() if len(paths) == parts}
+    single = folder / STATE
+    if single.is_file():
+        with _open(single) as file:
+            whole[int(file.metadata()['step'])] = [single]
+    return whole[max(whole)] if whole else []
+
+
+def _open(path: Path) -> Any:
+    try:
+        return safe_open(path, 'pt')
+    except SafetensorError as error:
+        raise ValueError(f'{path} is damaged ({error}); delete it to start anew') from error
+
+
+class SavedState:
+    """A state on disk; tensors that lie in parts are put together as they are read.
+
+    :raises FileNotFoundError: the folder holds no run
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        paths = _find(self.folder)
+        if not paths:
+            raise FileNotFoundError(
+                f'{self.folder / STATE} is missing; run the earlier stage first, or name its folder'
+            )
+        with ExitStack() as stack:
+            self._files = [stack.enter_context(_open(path)) for path in paths]
+            self._stack = stack.pop_all()
+        found = self._files[0].metadata()
+        self.step = int(found['step'])
+        self.meta: dict[str, Any] = json.loads(found.get('meta', '{}'))
+
+    def __enter__(self) -> SavedState:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def names(self, kind: str) -> list[str]:
+        """Return the names of weights that have a tensor of a kind."""
+        keys = self._files[0].keys()
+        return [key.split('.', 1)[1] for key in keys if key.split('.', 1)[0] == kind]
+
+    def get(self, kind: str, name: str) -> Tensor:
+        """Return a whole tensor."""
+        parts = [file.get_tensor(f'{kind}.{name}') for file in self._files]
+        return torch.cat(parts) if len(parts) > 1 and parts[0].ndim else parts[0]
+
+    def shape(self, kind: str, name: str) -> tuple[int, ...]:
+        """Return the shape of a whole tensor."""
+        shapes = [tuple(file.get_slice(f'{kind}.{name}').get_shape()) for file in self._files]
+        return (sum(shape[0] for shape in shapes), *shapes[0][1:]) if shapes[0] else ()
+
+    def check(self, kind: str, expected: Mapping[str, tuple[int, ...]]) -> None:
+        """Raise where weights of a kind are not those of a model.
+
+        :raises ValueError: names the first tensors that differ, with shapes
+        """
+        found = {name: self.shape(kind, name) for name in self.names(kind)}
+        faults = [f'{name} of shape {shape} is missing' for name, shape in expected.items() if name not in found]
+        faults += [f'{name} of shape {shape} is unknown' for name, shape in found.items() if name not in expected]
+        faults += [
+            f'{name} has shape {found[name]}, expected {shape}'
+            for name, shape in expected.items()
+            if found.get(name, shape) != shape
+        ]
+        if faults:
+            more = f' and {len(faults) - _SHOWN} more' if len(faults) > _SHOWN else ''
+            raise ValueError(
+                f'{self.folder} holds a run of another model: {"; ".join(faults[:_SHOWN])}{more} '
+                '(give the architecture that it was trained with, or another folder)'
+            )
+
+
+def load_average(folder: str | Path, model: nn.Module) -> None:
+    """Give ``model`` the averaged weights of a run, and those that the run kept frozen.
+
+    :raises FileNotFoundError, ValueError: the folder holds no run, or one of another model
+    """
+    weights = dict(model.named_parameters())
+    with SavedState(folder) as saved:
+        frozen = set(saved.names('frozen'))
+        saved.check('average', {name: tuple(p.shape) for name, p in weights.items() if name not in frozen})
+        for name, p in weights.items():
+            p.data.copy_(saved.get('frozen' if name in frozen else 'average', name))
