@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from torch import Tensor, nn
 
 from cooper_model.types import Modality
 from training.datasets.base import DataEntry, DataSet, Example, ModelInput
-from training.datasets.registry import open_pictures, read_entry
+from training.datasets.registry import open_pictures
 from training.datasets.report import LeftOut
 from training.latents import Encoder, LatentCache, counted_tokens
 
@@ -103,16 +102,16 @@ class Mixture:
 
 
 def open_mixture(
-    entries: Sequence[Mapping[str, Any]], model: ModelInput, autoencoder: nn.Module
+    entries: Sequence[DataEntry], model: ModelInput, autoencoder: nn.Module
 ) -> Mixture:
     """Open the data sets that a config's ``data`` lists.
 
-    :raises ValueError: there are none, or an entry cannot be used
+    :raises ValueError: there are none, or one cannot be used
     :raises FileNotFoundError: files of one are missing
     """
     if not entries:
         raise ValueError('data lists no data set; name at least one, for example {set: simulation, path: runs/scenes}')
-    parts = [_open_part(read_entry(entry), model, autoencoder) for entry in entries]
+    parts = [_open_part(entry, model, autoencoder) for entry in entries]
     return Mixture(parts, Encoder(autoencoder, model.config))
 
 

@@ -7,7 +7,6 @@ describe simulated scenes in words (``describe_weight``), which published checkp
 
 from __future__ import annotations
 
-import argparse
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,14 +23,15 @@ from cooper_model.transforms import resize
 from cooper_model.types import Modality
 from training.compiled import compile_layers, eager
 from training.data import Mixture, Sample, grid_of, open_mixture
-from training.datasets.base import ModelInput
+from training.datasets.base import DataEntry, ModelInput
 from training.describe import REQUEST, describe
 from training.evaluation import evaluate_parts, request_ids
 from training.initialise import initialise
 from training.latents import as_pixels
-from training.loop import LoopConfig, Run, read_config
+from training.loop import LoopConfig, Run
 from training.losses import draw_times, flow_loss, mix, text_loss
 from training.segments import model_text, user_text
+from training.settings import config_argument, read_settings
 from training.start import model_input, prepare_model
 
 PADDING = 32  # understanding tokens come in multiples of this, so that few shapes are compiled
@@ -60,6 +60,26 @@ class Stage1Config:
         for name in ('drop_text', 'drop_image'):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f'stage: {name} is {getattr(self, name)}, expected a probability')
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A run of stage 1.
+
+    :param architecture: folder with configuration, tokenizer and prompts
+    :param autoencoder: folder of a run or a checkpoint; frozen
+    :param start: the same for the model's weights, None for random ones
+    :param data: what is drawn from; each entry has a weight
+    """
+
+    architecture: Path
+    autoencoder: Path
+    out: Path
+    data: tuple[DataEntry, ...]
+    stage: Stage1Config
+    loop: LoopConfig
+    start: Path | None = None
+    compile: bool = False
 
 
 @dataclass
@@ -164,29 +184,25 @@ def vision_pixels(pictures: Sequence[np.ndarray], device: torch.device) -> Tenso
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('--config', required=True)
-    arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO)
-    settings = read_config(arguments.config)
-    data = Stage1Config(**settings['stage'])
-    start = prepare_model(settings)
-    words = model_input(start.folder, start.model.config, data.max_tokens)
-    mixture = open_mixture(settings['data'], words, start.autoencoder)
-    model, loop = start.model, LoopConfig(**settings['loop'])
+    settings = read_settings(config_argument(__doc__), Settings)
+    start = prepare_model(settings.architecture, settings.autoencoder, settings.start)
+    model = start.model
+    words = model_input(start.folder, model.config, settings.stage.max_tokens)
+    mixture = open_mixture(settings.data, words, start.autoencoder)
     stage = Stage1(model, words)
-    if 'start' not in settings:
-        initialise(model, first_grid(mixture), loop.seed)
-    run = Run(model, loop, settings['out'])
+    if settings.start is None:
+        initialise(model, first_grid(mixture), settings.loop.seed)
+    run = Run(model, settings.loop, settings.out)
 
     def loss(step: int, rng: np.random.Generator) -> Mapping[str, Tensor]:
-        return stage.loss(mixture.draw(data.batch, rng), data, rng)
+        return stage.loss(mixture.draw(settings.stage.batch, rng), settings.stage, rng)
 
     def evaluate(step: int) -> Mapping[str, float]:
         with eager(model):
-            return evaluate_parts(model, start.autoencoder, mixture.parts, stage.requests, Path(settings['out']), step)
+            return evaluate_parts(model, start.autoencoder, mixture.parts, stage.requests, settings.out, step)
 
-    if settings.get('compile'):
+    if settings.compile:
         compile_layers(model)
     run.train(loss, evaluate)
 

@@ -45,18 +45,18 @@ class Start(ModelStart):
     latents: LatentCache
 
 
-def prepare_model(settings: Mapping[str, Any]) -> ModelStart:
-    """Read the model that a stage's settings name; it has random weights unless they name a ``start``.
+def prepare_model(architecture: str | Path, autoencoder: str | Path, start: str | Path | None = None) -> ModelStart:
+    """Return the model of an architecture folder, with random weights unless there is a ``start``.
 
-    :raises KeyError: a setting is missing
+    :raises FileNotFoundError, ValueError: a folder is missing, or of another model
     """
-    folder = Path(settings['architecture'])
+    folder = Path(architecture)
     config = CooperConfig.load(folder)
-    model, autoencoder = Cooper(config), build_autoencoder(config.autoencoder)
-    if 'start' in settings:
-        start_model(settings['start'], model)
-    start_autoencoder(settings['autoencoder'], autoencoder, model)
-    return ModelStart(folder, model, autoencoder)
+    model, coder = Cooper(config), build_autoencoder(config.autoencoder)
+    if start is not None:
+        start_model(start, model)
+    start_autoencoder(autoencoder, coder, model)
+    return ModelStart(folder, model, coder)
 
 
 def model_input(folder: Path, config: CooperConfig, max_tokens: int | None = None) -> ModelInput:
@@ -69,7 +69,7 @@ def prepare(settings: Mapping[str, Any]) -> Start:
 
     :raises KeyError: a setting is missing
     """
-    start = prepare_model(settings)
+    start = prepare_model(settings['architecture'], settings['autoencoder'], settings.get('start'))
     scenes = SimulatedScenes(settings['scenes'], start.model.config)
     used = min(settings['limit'], len(scenes) - HELD_OUT)
     latents = LatentCache(settings['latents'], scenes, start.autoencoder, used)

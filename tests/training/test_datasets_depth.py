@@ -13,8 +13,8 @@ from cooper_model.config import ResizeConfig
 from cooper_model.transforms import resized_size
 from training.datasets.base import DataEntry
 from training.datasets.depth_pairs import measured
-from training.datasets.images import crop_bottom, crop_camera, fill_nearest
-from training.datasets.registry import open_pictures, read_entry
+from training.datasets.images import cut, cut_camera, fill_nearest
+from training.datasets.registry import open_pictures
 from training.datasets.vkitti import FILES as VKITTI
 from training.datasets.vkitti import KITTI_CROP
 from training.latents import counted_tokens
@@ -126,9 +126,9 @@ def test_filling_takes_the_nearest_valid_value():
 
 def test_streets_are_cut_as_kittis_benchmark_does():
     pixels = np.arange(375 * 1242).reshape(375, 1242)
-    cut = crop_bottom(pixels, KITTI_CROP)
-    assert cut.shape == KITTI_CROP and cut[0, 0] == pixels[23, 13] and cut[-1, -1] == pixels[374, 1228]
-    camera = crop_camera(VKITTI.camera, KITTI_CROP)
+    kept = cut(pixels, KITTI_CROP)
+    assert kept.shape == KITTI_CROP and kept[0, 0] == pixels[23, 13] and kept[-1, -1] == pixels[374, 1228]
+    camera = cut_camera(VKITTI.camera, KITTI_CROP)
     assert (camera.cx, camera.cy, camera.width, camera.height) == (607.5, 164.0, 1216, 352)
     assert resized_size(*KITTI_CROP, ResizeConfig(1024, 512, 16)) == (288, 1024)
 
@@ -211,14 +211,13 @@ def test_a_missing_folder_says_how_to_get_the_data(published, tmp_path):
 
 
 @pytest.mark.parametrize(('values', 'message'), [
-    ({'set': 'nyu', 'path': 'x', 'wieght': 1}, 'wieght'),
-    ({'set': 'nyu'}, 'expected set and path'),
+    ({'set': 'nyu', 'path': 'x', 'limit': 0}, 'limit 0'),
     ({'set': 'nyu', 'path': 'x', 'weight': 0}, 'weight is 0'),
     ({'set': 'nyu', 'path': 'x', 'flip': True, 'latents': 'y'}, 'cannot be mirrored'),
 ])  # fmt: skip
 def test_a_wrong_entry_is_refused(values, message):
     with pytest.raises(ValueError, match=message):
-        read_entry(values)
+        DataEntry(**values)
 
 
 def test_an_unknown_set_names_those_that_exist(published):

@@ -13,8 +13,10 @@ from cooper_model.network.model import Cooper
 from cooper_sim.dataset import write_dataset
 from training import stage1
 from training.data import open_mixture
+from training.datasets.base import DataEntry
 from training.latents import Encoder
-from training.stage1 import Batch, Stage1, Stage1Config
+from training.settings import read_settings
+from training.stage1 import Batch, Settings, Stage1, Stage1Config
 
 SETTINGS = Stage1Config(batch=2, shift=1.0)
 
@@ -46,7 +48,7 @@ def autoencoder(words):
 def scenes(tmp_path_factory):
     folder = tmp_path_factory.mktemp('scenes')
     write_dataset(folder, 6, 0, size=(64, 48), workers=1)
-    return folder
+    return str(folder)
 
 
 @pytest.fixture
@@ -59,12 +61,12 @@ def pairs(write_png, write_list):
     for name, raw in (('wide', wide), ('high', high)):
         image = rng.integers(0, 256, (*raw.shape, 3), np.uint8)
         rows.append({'rgb_image': write_png(f'{name}.png', image), 'depth_image': write_png(f'{name}_d.png', raw)})
-    return write_list('list.jsonl', rows)
+    return str(write_list('list.jsonl', rows))
 
 
 def test_a_mixture_follows_its_weights(words, autoencoder, scenes, pairs):
     mixture = open_mixture(
-        [{'set': 'simulation', 'path': scenes, 'weight': 3}, {'set': 'nyu', 'path': pairs}], words, autoencoder
+        [DataEntry('simulation', scenes, weight=3), DataEntry('nyu', pairs)], words, autoencoder
     )
     drawn = mixture.draw(200, np.random.default_rng(0))
     simulated = sum(sample.example.record is not None for sample in drawn)
@@ -74,7 +76,7 @@ def test_a_mixture_follows_its_weights(words, autoencoder, scenes, pairs):
 
 
 def test_several_sizes_in_one_batch_equal_single_images(words, model, autoencoder, scenes, pairs, monkeypatch):
-    mixture = open_mixture([{'set': 'simulation', 'path': scenes}, {'set': 'nyu', 'path': pairs}], words, autoencoder)
+    mixture = open_mixture([DataEntry('simulation', scenes), DataEntry('nyu', pairs)], words, autoencoder)
     monkeypatch.setattr(stage1, 'draw_times', lambda count, shift: torch.full((count,), 0.6))
     monkeypatch.setattr(torch, 'randn_like', torch.ones_like)
     stage = Stage1(model, words)
@@ -95,7 +97,7 @@ def test_several_sizes_in_one_batch_equal_single_images(words, model, autoencode
 
 
 def test_what_is_not_valid_changes_no_loss(words, model, autoencoder, pairs):
-    mixture = open_mixture([{'set': 'nyu', 'path': pairs}], words, autoencoder)
+    mixture = open_mixture([DataEntry('nyu', pairs)], words, autoencoder)
     stage = Stage1(model, words)
     sample = mixture._samples(mixture.parts, [(1, mixture.parts[0].data.example(1))])[0]
     counted = sample.counted['depth']
@@ -111,9 +113,9 @@ def test_what_is_not_valid_changes_no_loss(words, model, autoencoder, pairs):
 
 
 def test_kept_latents_are_those_of_the_pictures(words, autoencoder, scenes, tmp_path):
-    entry = {'set': 'simulation', 'path': scenes, 'held_out': 2, 'latents': tmp_path / 'latents.npy'}
+    entry = DataEntry('simulation', scenes, held_out=2, latents=str(tmp_path / 'latents.npy'))
     kept = open_mixture([entry], words, autoencoder)
-    fresh = open_mixture([{**entry, 'latents': ''}], words, autoencoder)
+    fresh = open_mixture([replace(entry, latents='')], words, autoencoder)
     assert kept.parts[0].count == 4 and list(kept.parts[0].held_out) == [4, 5]
     for a, b in zip(*(mixture.draw(4, np.random.default_rng(1)) for mixture in (kept, fresh)), strict=True):
         assert np.array_equal(a.example.image, b.example.image)
@@ -126,20 +128,20 @@ def test_kept_latents_remember_what_counts(words, autoencoder, write_png, write_
     raw = np.full((48, 64), 1500, np.uint16)
     raw[:16] = 0
     row = {'rgb_image': write_png('a.png', np.zeros((48, 64, 3), np.uint8)), 'depth_image': write_png('d.png', raw)}
-    entry = {'set': 'nyu', 'path': write_list('list.jsonl', [row, row]), 'latents': tmp_path / 'kept.npy'}
+    entry = DataEntry('nyu', str(write_list('list.jsonl', [row, row])), latents=str(tmp_path / 'kept.npy'))
     for _ in range(2):  # written, then read
         sample = open_mixture([entry], words, autoencoder).draw(1, np.random.default_rng(0))[0]
         assert sample.counted['depth'].tolist() == [False] * 4 + [True] * 8
 
 
 def test_latents_of_several_sizes_cannot_be_kept(words, autoencoder, pairs, tmp_path):
-    entry = {'set': 'nyu', 'path': pairs, 'latents': tmp_path / 'kept.npy'}
+    entry = DataEntry('nyu', pairs, latents=str(tmp_path / 'kept.npy'))
     with pytest.raises(ValueError, match='nyu: pictures differ in size, so no latents can be kept; drop latents'):
         open_mixture([entry], words, autoencoder)
 
 
 def test_a_dropped_condition_is_not_seen(words, model, autoencoder, scenes):
-    mixture = open_mixture([{'set': 'simulation', 'path': scenes}], words, autoencoder)
+    mixture = open_mixture([DataEntry('simulation', scenes)], words, autoencoder)
     sample = mixture.draw(1, np.random.default_rng(0))[0]
     stage, rng = Stage1(model, words), np.random.default_rng(0)
 
@@ -159,7 +161,7 @@ def test_a_dropped_condition_is_not_seen(words, model, autoencoder, scenes):
 
 
 def test_an_image_that_breaks_later_is_reported_and_replaced(words, autoencoder, pairs, tmp_path):
-    mixture = open_mixture([{'set': 'nyu', 'path': pairs}], words, autoencoder)
+    mixture = open_mixture([DataEntry('nyu', pairs)], words, autoencoder)
     broken = tmp_path / 'wide.png'
     broken.write_bytes(broken.read_bytes()[:200])
     drawn = mixture.draw(8, np.random.default_rng(0))
@@ -170,7 +172,7 @@ def test_an_image_that_breaks_later_is_reported_and_replaced(words, autoencoder,
 
 def test_nothing_left_to_train_on_is_refused(words, autoencoder, scenes):
     with pytest.raises(ValueError, match='holds 6 examples, of which 6 are held out'):
-        open_mixture([{'set': 'simulation', 'path': scenes, 'held_out': 6}], words, autoencoder)
+        open_mixture([DataEntry('simulation', scenes, held_out=6)], words, autoencoder)
     with pytest.raises(ValueError, match='data lists no data set'):
         open_mixture([], words, autoencoder)
 
@@ -183,3 +185,9 @@ def test_pictures_of_several_sizes_are_encoded_as_alone(words, autoencoder):
         torch.testing.assert_close(together, encoder.encode([picture])[0], atol=2e-2, rtol=2e-2)
         floats = encoder.encode([picture.astype(np.float32) / 255])[0]
         torch.testing.assert_close(together, floats, atol=5e-2, rtol=5e-2)
+
+
+def test_committed_settings_are_read(repository):
+    for path in (repository / 'training/configs').glob('*/stage1*.yaml'):
+        settings = read_settings(path, Settings)
+        assert settings.data and settings.stage.batch >= 1

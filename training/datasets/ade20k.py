@@ -17,15 +17,14 @@ from typing import Any
 
 import numpy as np
 
-from cooper_model.transforms import resize
 from cooper_model.types import UNLABELLED, Modality
 from cooper_sim.scoring import nearest
 from training.datasets.base import DataEntry, Example, MapTruth, ModelInput, Target
-from training.datasets.depth_pairs import check_length
-from training.datasets.images import existing, read_rgb, same_size
+from training.datasets.images import existing, read_rgb, same_size, turned
+from training.datasets.listed import Item, Listed
 from training.datasets.masks import check_classes, class_table, coloured
-from training.datasets.report import ReadReport
-from training.datasets.rows import Line, find_list, read_rows, text_of
+from training.datasets.report import LeftOut
+from training.datasets.rows import Line, text_of
 from training.datasets.scores import segmentation_values
 
 LIST = 'ade20k_train_identify.jsonl'
@@ -36,69 +35,51 @@ REMEDY = (
 
 
 @dataclass(frozen=True)
-class AdeItem:
-    """One line: its files and where it stands."""
+class AdeItem(Item):
+    """One line with its mask file."""
 
-    image: Path
     mask: Path
-    place: str
 
 
-class Ade20k:
+class Ade20k(Listed[AdeItem]):
     """Photographs and segmentation pictures.
 
-    :raises FileNotFoundError: the list is missing
-    :raises ValueError: no line of it can be used, or ``classes`` name what the checkpoint has not
+    :raises ValueError: ``classes`` name what the checkpoint has not
     """
 
     modalities: tuple[Modality, ...] = ('segmentation',)
 
     def __init__(self, entry: DataEntry, model: ModelInput) -> None:
-        self.name, self.model, self.config, self.entry = entry.set, model, model.config, entry
-        check_classes(entry.classes, self.config.colour_code, entry.set)
-        path = find_list(entry.path, LIST, REMEDY)
-        self.root = Path(entry.root or path.parent)
-        self.report = ReadReport(entry.set)
-        self.items = read_rows(path, self._parse, self.report)
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def place(self, number: int) -> str:
-        """Return the line of an example."""
-        return self.items[number].place
+        check_classes(entry.classes, model.config.colour_code, entry.set)
+        super().__init__(entry, model, LIST, REMEDY)
 
     def _parse(self, row: Mapping[str, Any], line: Line) -> AdeItem:
         image = existing(self.root, text_of(row, 'rgb_image'))
         mask = existing(self.root, text_of(row, 'seg_image'))
-        check_length(self.model, *same_size(image, mask), self.modalities)
-        return AdeItem(image, mask, line.place)
+        self.check_length(*same_size(image, mask))
+        return AdeItem(image, line.place, mask)
 
     def example(self, number: int, rng: np.random.Generator | None = None, maps: bool = True) -> Example:
         """Return one photograph; see :class:`training.datasets.base.DataSet`."""
-        item = self.items[number]
-        mirrored = self.entry.flip and rng is not None and rng.random() < 0.5
-        image = read_rgb(item.image)
-        image = image[:, ::-1].copy() if mirrored else image
-        resized = resize(image, self.config.vae_transform)
+        item, mirrored = self.items[number], self.is_mirrored(rng)
+        image = self.read_image(item, mirrored)
         if not maps:
-            return Example(resized)
-        codes = read_rgb(item.mask)
-        codes = codes[:, ::-1] if mirrored else codes
+            return Example(image)
+        codes = turned(read_rgb(item.mask), mirrored)
+        codes = nearest(codes, *image.shape[:2])
         kinds, instances = decode(codes)
-        small = nearest(kinds, *resized.shape[:2])
         code = self.config.colour_code
         if code.names:
-            names = {int(i): str(kinds.ravel()[first]) for i, first in zip(*np.unique(instances, return_index=True),
-                                                                           strict=True) if i}  # fmt: skip
-            table = class_table(names, code, self.entry.classes)
-            picture = coloured(nearest(instances, *small.shape), table, code)
+            table = class_table(_names(kinds, instances), code, self.entry.classes)
+            picture = coloured(instances, table, code)
             instances = np.where(table[instances] == UNLABELLED, 0, instances)
         else:
-            picture = nearest(codes, *small.shape).astype(np.float32) / 255
-        valid = small > 0
+            picture = codes.astype(np.float32) / 255
+        valid = kinds > 0
+        if not valid.any():
+            raise LeftOut('nothing valid', f'{item.mask} labels nothing')
         target = Target(picture, None if valid.all() else valid)
-        return Example(resized, {'segmentation': target}, MapTruth(instances=instances, scored=kinds > 0))
+        return Example(image, {'segmentation': target}, MapTruth(instances=instances, scored=valid))
 
     def score(self, example: Example, pictures: Mapping[Modality, np.ndarray]) -> dict[str, list[float]]:
         """Return IoU of objects and boundary F1 of a generated segmentation picture."""
@@ -114,6 +95,12 @@ def decode(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     found, instances = np.unique(pairs, return_inverse=True)
     offset = 0 if found[0] == 0 else 1
     return kinds, instances.reshape(pairs.shape).astype(np.int32) + offset
+
+
+def _names(kinds: np.ndarray, instances: np.ndarray) -> dict[int, str]:
+    """Return the number of the class, as a text, of each instance."""
+    numbers, first = np.unique(instances, return_index=True)
+    return {int(n): str(kinds.ravel()[place]) for n, place in zip(numbers, first, strict=True) if n}
 
 
 def open_set(entry: DataEntry, model: ModelInput) -> Ade20k:

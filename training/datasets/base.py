@@ -121,12 +121,12 @@ class Target:
 
 @dataclass(frozen=True, eq=False)
 class MapTruth:
-    """What generated maps are scored against, at the resolution of the files.
+    """What generated maps are scored against.
 
-    :param depth: ``(height, width)`` float32 [m], NaN where it is not scored
+    :param depth: ``(height, width)`` float32 [m] at the resolution of the file, NaN where it is not scored
     :param depth_range: ``(near, far)`` [m] that 0 and 1 of the depth picture stand for
-    :param instances: ``(height, width)`` integers, 0 where there is no object
-    :param scored: ``(height, width)`` bool, where ``instances`` is known; None for everywhere
+    :param instances: ``(height, width)`` integers at the resolution of the model, 0 where there is no object
+    :param scored: the same size, bool, where ``instances`` is known; None for everywhere
     """
 
     depth: np.ndarray | None = None

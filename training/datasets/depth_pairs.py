@@ -13,22 +13,23 @@ from typing import Any
 
 import numpy as np
 
-from cooper_model.transforms import PublishedDepth, depth_to_relative, resize
+from cooper_model.transforms import PublishedDepth, depth_to_relative
 from cooper_model.types import CameraIntrinsics, Modality
 from cooper_sim.scoring import nearest
 from training.datasets.base import DENSE, DataEntry, Example, MapTruth, ModelInput, Target
 from training.datasets.images import (
-    crop_bottom,
-    crop_camera,
+    cut,
+    cut_camera,
     existing,
     fill_nearest,
     read_camera,
     read_integers,
-    read_rgb,
     same_size,
+    turned,
 )
-from training.datasets.report import LeftOut, ReadReport
-from training.datasets.rows import Line, find_list, read_rows, text_of
+from training.datasets.listed import Item, Listed
+from training.datasets.report import LeftOut
+from training.datasets.rows import Line, text_of
 from training.datasets.scores import depth_values
 
 
@@ -56,65 +57,46 @@ class DepthFiles:
 
 
 @dataclass(frozen=True)
-class DepthItem:
-    """One line: its files, its camera and where it stands."""
+class DepthItem(Item):
+    """One line: its files, its camera, file units in a metre, and from which share of pixels a token counts."""
 
-    image: Path
     depth: Path
     camera: CameraIntrinsics | None
-    place: str
+    units: float
+    share: float
 
 
-class DepthPairs:
-    """Images and depth pictures of one list.
-
-    :raises FileNotFoundError: the list is missing
-    :raises ValueError: no line of it can be used
-    """
+class DepthPairs(Listed[DepthItem]):
+    """Images and depth pictures of one list."""
 
     modalities: tuple[Modality, ...] = ('depth',)
 
     def __init__(self, entry: DataEntry, model: ModelInput, files: DepthFiles) -> None:
-        self.name, self.files, self.flip = entry.set, files, entry.flip
-        self.model, self.config = model, model.config
-        path = find_list(entry.path, files.list_name, files.remedy)
-        self.root = Path(entry.root or path.parent)
-        self.report = ReadReport(entry.set)
-        self.items = read_rows(path, self._parse, self.report)
+        self.files = files
+        super().__init__(entry, model, files.list_name, files.remedy)
 
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def place(self, number: int) -> str:
-        """Return the line of an example."""
-        return self.items[number].place
-
-    def _parse(self, row: Mapping[str, Any], line: Line) -> DepthItem:
+    def _parse(self, row: Mapping[str, Any], line: Line) -> DepthItem | None:
         image = existing(self.root, text_of(row, 'rgb_image'))
         depth = existing(self.root, text_of(row, 'depth_image'))
         height, width = same_size(image, depth)
         camera = read_camera(row.get('intrinsics'), height, width) or self.files.camera
         if self.files.crop:
             height, width = min(height, self.files.crop[0]), min(width, self.files.crop[1])
-        check_length(self.model, height, width, self.modalities)
-        return DepthItem(image, depth, camera, line.place)
+        self.check_length(height, width)
+        return DepthItem(image, line.place, depth, camera, self.files.published.units, self.files.share)
 
     def example(self, number: int, rng: np.random.Generator | None = None, maps: bool = True) -> Example:
         """Return one pair; see :class:`training.datasets.base.DataSet`."""
-        item, files = self.items[number], self.files
-        mirrored = self.flip and rng is not None and rng.random() < 0.5
-        image = _prepare(read_rgb(item.image), files.crop, mirrored)
-        resized = resize(image, self.config.vae_transform)
+        item, crop = self.items[number], self.files.crop
+        mirrored = self.is_mirrored(rng)
+        image = self.read_image(item, mirrored, crop)
         if not maps:
-            return Example(resized)
-        raw = _prepare(read_integers(item.depth), files.crop, mirrored)
-        metres = measured(raw, files.published.units)
-        camera = item.camera
-        if camera is not None and files.crop:
-            camera = crop_camera(camera, files.crop)
-        depth_range = self.config.depth_range_of(camera) or files.published.depth_range
-        target = depth_target(metres, resized.shape[:2], depth_range, files.share)
-        return Example(resized, {'depth': target}, MapTruth(self._scored(metres, mirrored), depth_range))
+            return Example(image)
+        metres = measured(turned(cut(read_integers(item.depth), crop), mirrored), item.units)
+        camera = item.camera and cut_camera(item.camera, crop)
+        depth_range = self.config.depth_range_of(camera) or self.files.published.depth_range
+        target = depth_target(metres, image.shape[:2], depth_range, item.share)
+        return Example(image, {'depth': target}, MapTruth(self._scored(metres, mirrored), depth_range))
 
     def _scored(self, metres: np.ndarray, mirrored: bool) -> np.ndarray:
         """Return depth with NaN where the benchmark does not look: outside the set's range and its window."""
@@ -159,21 +141,3 @@ def depth_target(
     relative = depth_to_relative(fill_nearest(small, valid), depth_range)
     picture = np.repeat(relative[..., None], 3, axis=2)
     return Target(picture, None if valid.all() else valid, share)
-
-
-def check_length(model: ModelInput, height: int, width: int, modalities: tuple[Modality, ...]) -> None:
-    """Check that an image and the maps asked of it fit a sequence.
-
-    :raises LeftOut: they do not
-    """
-    if model.max_tokens is None:
-        return
-    tokens = model.image_tokens(height, width)
-    tokens += sum(model.request_tokens(modality, height, width) for modality in modalities)
-    if tokens > model.max_tokens:
-        raise LeftOut('too long', f'{tokens} tokens, at most {model.max_tokens} fit (max_tokens)')
-
-
-def _prepare(pixels: np.ndarray, crop: tuple[int, int] | None, mirrored: bool) -> np.ndarray:
-    pixels = crop_bottom(pixels, crop) if crop else pixels
-    return np.ascontiguousarray(pixels[:, ::-1]) if mirrored else pixels

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import cv2
 import numpy as np
@@ -13,8 +13,6 @@ from PIL import Image, UnidentifiedImageError
 from cooper_model.transforms import to_rgb
 from cooper_model.types import CameraIntrinsics
 from training.datasets.report import LeftOut
-
-ArrayT = TypeVar('ArrayT', bound=np.ndarray)
 
 
 def existing(root: Path, name: str) -> Path:
@@ -98,15 +96,24 @@ def fill_nearest(values: np.ndarray, valid: np.ndarray) -> np.ndarray:
     return source[labels]
 
 
-def crop_bottom(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Return the middle of the bottom, at most ``size`` (height, width), as KITTI's benchmark crops."""
+def cut(pixels: np.ndarray, size: tuple[int, int] | None) -> np.ndarray:
+    """Return the middle of the bottom, at most ``size`` (height, width), as KITTI's benchmark; None cuts nothing."""
+    if size is None:
+        return pixels
     height, width = pixels.shape[:2]
     top, left = max(height - size[0], 0), max((width - size[1]) // 2, 0)
     return pixels[top : top + size[0], left : left + size[1]]
 
 
-def crop_camera(camera: CameraIntrinsics, size: tuple[int, int]) -> CameraIntrinsics:
-    """Return the camera of the picture that :func:`crop_bottom` leaves."""
+def turned(pixels: np.ndarray, mirrored: bool) -> np.ndarray:
+    """Return pixels, where ``mirrored`` left to right."""
+    return np.ascontiguousarray(pixels[:, ::-1]) if mirrored else pixels
+
+
+def cut_camera(camera: CameraIntrinsics, size: tuple[int, int] | None) -> CameraIntrinsics:
+    """Return the camera of the picture that :func:`cut` leaves."""
+    if size is None:
+        return camera
     top, left = max(camera.height - size[0], 0), max((camera.width - size[1]) // 2, 0)
     height, width = min(camera.height, size[0]), min(camera.width, size[1])
     return CameraIntrinsics(camera.fx, camera.fy, camera.cx - left, camera.cy - top, width, height)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import fields
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from training.datasets import ade20k, hypersim, kitti, nyu, simulation, vkitti
+from training.datasets import ade20k, hypersim, kitti, nyu, photos, rgbd, simulation, vkitti
 from training.datasets.base import DataEntry, DataSet, ModelInput
 
 SetT = TypeVar('SetT')
@@ -17,23 +16,10 @@ PICTURE_SETS: dict[str, Callable[[DataEntry, ModelInput], DataSet]] = {
     'nyu': nyu.open_set,
     'kitti': kitti.open_set,
     'ade20k': ade20k.open_set,
+    'photos': photos.open_set,
+    'rgbd': rgbd.open_set,
 }
 """Sets of pictures to generate, for stage 1."""
-
-
-def read_entry(values: Mapping[str, Any]) -> DataEntry:
-    """Return one entry of a config's ``data``.
-
-    :raises ValueError: a key is unknown or missing, or a value is out of range
-    """
-    known = [field.name for field in fields(DataEntry)]
-    unknown = sorted(set(values) - set(known))
-    if unknown or not {'set', 'path'} <= set(values):
-        raise ValueError(f'data entry {dict(values)}: unknown {unknown}, expected set and path, and maybe {known[2:]}')
-    given = dict(values)
-    given['only'] = tuple(given.get('only', ()))
-    given['classes'] = {str(key): str(name) for key, name in given.get('classes', {}).items()}
-    return DataEntry(**given)
 
 
 def open_pictures(entry: DataEntry, model: ModelInput) -> DataSet:

@@ -1,10 +1,13 @@
-"""JSON Lines: one object a line, read with its line number; a line that cannot be used is reported and skipped."""
+"""JSON Lines: one object a line, read with its line number; a line that cannot be used is reported and skipped.
+
+A file whose name ends in ``.json`` is one array instead, whose elements count as lines.
+"""
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -44,29 +47,47 @@ def find_list(path: str | Path, default: str, remedy: str) -> Path:
     return found
 
 
-def read_rows(path: Path, parse: Callable[[Mapping[str, Any], Line], ItemT], report: ReadReport) -> list[ItemT]:
+def read_rows(
+    path: Path, parse: Callable[[Mapping[str, Any], Line], ItemT | None], report: ReadReport
+) -> list[ItemT]:
     """Return what ``parse`` makes of each line; blank lines are nothing.
 
-    :param parse: raises LeftOut for a line that cannot be used
+    :param parse: raises LeftOut for a line that cannot be used, returns None for one that is not asked for
     :raises ValueError: no line at all can be used
     """
     items = []
-    offset = 0
-    with open(path, 'rb') as file:
-        for number, raw in enumerate(file, start=1):
-            line = Line(path, number, offset)
-            offset += len(raw)
-            if not raw.strip():
-                continue
-            try:
-                items.append(parse(_parse_object(raw), line))
-            except LeftOut as error:
-                report.leave_out(line.place, error)
+    for line, raw in _lines(path):
+        try:
+            item = parse(_parse_object(raw), line)
+        except LeftOut as error:
+            report.leave_out(line.place, error)
+            continue
+        if item is not None:
+            items.append(item)
     report.used += len(items)
     log.info('%s', report.summary())
     if not items:
         raise ValueError(f'{path}: no line can be used; {report.summary()}. Check path and root of the data set')
     return items
+
+
+def _lines(path: Path) -> Iterator[tuple[Line, bytes | str]]:
+    """Yield each line that is not blank, or each element of an array."""
+    if path.suffix == '.json':
+        try:
+            rows = json.loads(path.read_bytes())
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise ValueError(f'{path} is not valid JSON: {error}') from error
+        if not isinstance(rows, list):
+            raise ValueError(f'{path} holds {type(rows).__name__}, expected an array of objects')
+        yield from ((Line(path, number, 0), json.dumps(row)) for number, row in enumerate(rows, start=1))
+        return
+    offset = 0
+    with open(path, 'rb') as file:
+        for number, raw in enumerate(file, start=1):
+            if raw.strip():
+                yield Line(path, number, offset), raw
+            offset += len(raw)
 
 
 def read_row(line: Line) -> Mapping[str, Any]:
@@ -76,7 +97,7 @@ def read_row(line: Line) -> Mapping[str, Any]:
         return _parse_object(file.readline())
 
 
-def _parse_object(raw: bytes) -> Mapping[str, Any]:
+def _parse_object(raw: bytes | str) -> Mapping[str, Any]:
     try:
         row = json.loads(raw)
     except (json.JSONDecodeError, UnicodeDecodeError) as error:

@@ -74,7 +74,8 @@ class SimulatedScenes:
             return Example(resize(record.image, self.config.vae_transform), record=record)
         pictures = self.pictures_of(record)
         targets = {kind: Target(getattr(pictures, kind).astype(np.float32) / 255) for kind in self.modalities}
-        truth = MapTruth(record.depth, self.config.depth_range_of(record.intrinsics), record.ids)
+        ids = nearest(record.ids, *pictures.image.shape[:2])
+        truth = MapTruth(record.depth, self.config.depth_range_of(record.intrinsics), ids)
         return Example(pictures.image, targets, truth, record)
 
     def score(self, example: Example, pictures: Mapping[Modality, np.ndarray]) -> dict[str, list[float]]:
