@@ -34,7 +34,7 @@ POINTS = (2, 5)
 
 
 @contextmanager
-def _frozen(model: nn.Module) -> Iterator[None]:
+def frozen(model: nn.Module) -> Iterator[None]:
     """Lend a model in training to a backend, which freezes it."""
     kept = {name: p.requires_grad for name, p in model.named_parameters()}
     try:
@@ -107,7 +107,7 @@ def _score_maps(
     results: dict[str, list[float]] = {}
     wanted = {kind: requests[kind] for kind in data.modalities}
     rows = []
-    with _frozen(model):
+    with frozen(model):
         backend = TorchBackend(model, autoencoder)
         sampler = replace(data.config.sampler, text_scale=1.0, image_scale=1.0)
         for number in numbers:
@@ -134,7 +134,7 @@ def request_ids(prompts: Prompts, tokenizer: Tokenizer) -> dict[str, list[int]]:
 
 def evaluate_answers(model: Cooper, autoencoder: nn.Module, scenes: SimulatedScenes, folder: Path) -> dict[str, float]:
     """Score the answers of the reasoner in its own mode, one question a held-out scene."""
-    with _frozen(model):
+    with frozen(model):
         reasoner = Reasoner(TorchBackend(model, autoencoder), Tokenizer.load(folder), Prompts.load(folder))
         right, looked = [], []
         for number in range(len(scenes) - ANSWERED, len(scenes)):

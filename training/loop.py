@@ -96,18 +96,26 @@ class Run:
             master_weights(model.to(self.accelerator.device))
         return root
 
-    def train(self, loss: Loss, evaluate: Callable[[int], Mapping[str, float]] | None = None) -> None:
+    def train(
+        self,
+        loss: Loss,
+        evaluate: Callable[[int], Mapping[str, float]] | None = None,
+        prepare: Callable[[int], None] | None = None,
+    ) -> None:
         """Train to the last step.
 
         :param loss: given step and random stream, returns named parts of which ``total`` is minimised; ``tokens``
             and ``scenes``, where there, count work
         :param evaluate: given the step, returns scores of the averaged weights; called in the first process
+        :param prepare: called before each step in every process, outside the loss
         :raises FloatingPointError: more than ``max_skipped`` steps in a row had no finite loss and gradient
         :raises StateNotWrittenError: the last state could not be written
         """
         config = self.config
         with Curves(self.folder, self.step, config.steps, self.accelerator) as curves:
             while self.step < config.steps:
+                if prepare:
+                    prepare(self.step)
                 batches, more = self._update(loss)
                 curves.count(self.step, batches)
                 last = self.step == config.steps

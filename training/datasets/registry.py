@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
-from training.datasets import ade20k, hypersim, kitti, nyu, photos, rgbd, simulation, vkitti
-from training.datasets.base import DataEntry, DataSet, ModelInput
+from training.datasets import ade20k, hypersim, kitti, nyu, photos, rgbd, simulated_questions, simulation, vkitti
+from training.datasets.base import DataEntry, DataSet, ModelInput, QuestionSet
 
 SetT = TypeVar('SetT')
 PICTURE_SETS: dict[str, Callable[[DataEntry, ModelInput], DataSet]] = {
@@ -20,6 +20,10 @@ PICTURE_SETS: dict[str, Callable[[DataEntry, ModelInput], DataSet]] = {
     'rgbd': rgbd.open_set,
 }
 """Sets of pictures to generate, for stage 1."""
+QUESTION_SETS: dict[str, Callable[[DataEntry, ModelInput], QuestionSet]] = {
+    'simulation': simulated_questions.open_questions,
+}
+"""Sets of questions with true answers, for stage 2b."""
 
 
 def open_pictures(entry: DataEntry, model: ModelInput) -> DataSet:
@@ -29,6 +33,15 @@ def open_pictures(entry: DataEntry, model: ModelInput) -> DataSet:
     :raises FileNotFoundError: its files are missing
     """
     return _named(PICTURE_SETS, entry.set)(entry, model)
+
+
+def open_questions(entry: DataEntry, model: ModelInput) -> QuestionSet:
+    """Open a set of questions.
+
+    :raises ValueError: there is none of that name, or it cannot be used
+    :raises FileNotFoundError: its files are missing
+    """
+    return _named(QUESTION_SETS, entry.set)(entry, model)
 
 
 def _named(sets: Mapping[str, SetT], name: str) -> SetT:

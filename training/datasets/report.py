@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 log = logging.getLogger(__name__)
-Reason = Literal['broken line', 'missing file', 'unreadable image', 'sizes differ', 'too long', 'nothing valid']
+Reason = Literal['broken line', 'missing file', 'unreadable image', 'sizes differ', 'too long', 'nothing valid',
+                 'no usable truth']  # fmt: skip
 SHOWN = 20
 """How many examples left out for one reason are logged one by one; all are kept."""
 
