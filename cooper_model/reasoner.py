@@ -14,6 +14,7 @@ from typing import Generic
 import numpy as np
 
 from cooper_model import grammar
+from cooper_model.alignment import fuse
 from cooper_model.backends.base import Backend, ContextT, Guidance
 from cooper_model.config import SamplerConfig
 from cooper_model.conversation import Conversation, ModelText
@@ -287,6 +288,8 @@ class Reasoner(Generic[ContextT]):
             if modality == 'depth':
                 metres = self.backend.config.depth_range_of(work.frame.intrinsics)
                 result = work.depth = depth_map(picture, size, metres)
+                if work.frame.depth is not None:
+                    result = work.depth = fuse(result, work.frame.depth)
             else:
                 result = work.segmentation = segmentation(picture, size, self.backend.config.colour_code)
         yield ImageReady(turn, modality, result, work.watch.seconds[part] - before)

@@ -325,6 +325,26 @@ def test_lengths_are_metres_only_with_a_known_camera(reasoner):
     assert describe_scene(PHOTOGRAPH, maps['depth'], None) == ((), ())
 
 
+def test_a_measured_depth_gives_its_metres_to_the_generated_one(reasoner):
+    *_, alone = reasoner.perceive(PHOTOGRAPH, ('depth',), seed=3)
+    measured = (2 * alone.image.metres + 0.1).astype(np.float32)
+    expected = measured.copy()
+    measured[20:40, 30:70] = np.nan
+    *_, ready = reasoner.perceive(replace(PHOTOGRAPH, depth=measured), ('depth',), seed=3)
+    np.testing.assert_allclose(ready.image.metres, expected, rtol=1e-3)
+    assert ready.image.alignment.scale == pytest.approx(2, rel=1e-3)
+
+
+def test_a_longer_lens_sees_the_same_picture_farther_away(reasoner):
+    """Depth of a checkpoint that states a focal length is scaled to the camera's."""
+    config = replace(reasoner.backend.config, depth_focal=1.0)
+    near, far = (CameraIntrinsics(f, f, 60, 45, 121, 90) for f in (90.0, 180.0))
+    assert config.depth_range_of(near) == config.depth_range_of(None) == config.depth_range
+    assert config.depth_range_of(far) == tuple(2 * end for end in config.depth_range)
+    with pytest.raises(ValueError, match='depth_focal'):
+        replace(config, depth_focal=0.0)
+
+
 def test_the_assumed_camera_sees_sixty_degrees():
     camera = assumed_intrinsics(640, 480)
     assert math.isclose(math.degrees(2 * math.atan(320 / camera.fx)), 60)
