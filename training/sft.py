@@ -32,6 +32,7 @@ from training.compiled import compile_layers, eager
 from training.datasets.simulation import Pictures, SimulatedScenes
 from training.describe import REQUEST, describe
 from training.evaluation import evaluate_answers, evaluate_maps, request_ids
+from training.initialise import initialise
 from training.latents import LatentCache
 from training.loop import LoopConfig, Run, read_config
 from training.losses import draw_times, flow_loss, mix, text_loss
@@ -40,7 +41,6 @@ from training.stage1 import vision_pixels
 from training.start import prepare
 from training.traces import PLANS, answering_turn, looking_turn
 
-MAPS = 2  # drawn in each sample
 SHARED = (0, 1)  # the camera image's latent and ViT segments, first in every sample
 
 
@@ -52,7 +52,8 @@ class SftConfig:
     :param modes: what is said about a scene, each with its probability; one is drawn for each entry. A mode of the
         reasoner is a conversation; 'describe' lists all objects, 'conclude' answers from facts that are given, 'none'
         leaves the entry out
-    :param maps: how often each modality is requested; MAPS are drawn of every scene
+    :param drawn: maps drawn of every scene, with a loss
+    :param maps: how often each modality is requested
     :param shift: time shift of the maps
     :param map_weights: weight of the flow loss of each modality, 0 for none
     :param listed_choices: probability that the choices of a question are listed below it
@@ -62,6 +63,7 @@ class SftConfig:
     batch: int
     modes: tuple[Mapping[str, float], ...]
     shift: float
+    drawn: int = 2
     maps: Mapping[Modality, float] = field(default_factory=lambda: dict.fromkeys(MODALITIES, 1.0))
     map_weights: Mapping[str, float] = field(default_factory=lambda: dict.fromkeys(MODALITIES, 1.0))
     listed_choices: float = 0.5
@@ -121,7 +123,9 @@ class Sft:
         owner = torch.tensor([n for n, sample in enumerate(samples) for _ in sample.drawn])
         kind = [modality for sample in samples for modality in sample.drawn]
         targets = {name: self.latents.get(numbers, name) for name in ('image', *MODALITIES)}
-        clean = torch.stack([targets[name][n] for n, name in zip(owner, kind, strict=True)]).to(device)
+        drawn = [targets[name][n] for n, name in zip(owner, kind, strict=True)]
+        clean = torch.stack(drawn) if drawn else targets['image'][:0]
+        clean = clean.to(device)
         noise = torch.randn_like(clean)
         times = draw_times(len(clean), settings.shift).to(device)
         noisy = mix(clean, noise, times)
@@ -164,9 +168,9 @@ class Sft:
                 if mode == 'conclude':
                     self._conclude(sample, question, text)
                 else:
-                    in_thought = not sample.drawn and rng.random() < settings.drawn_in_thought
+                    in_thought = len(sample.drawn) < settings.drawn and rng.random() < settings.drawn_in_thought
                     self._converse(sample, mode, question, text, in_thought)
-        while len(sample.drawn) < MAPS:
+        while len(sample.drawn) < settings.drawn:
             modality = _draw_name(settings.maps, rng)
             asked = self._user(sample, self.prompts.request(modality), SHARED)
             sample.draw(modality, (*SHARED, asked), self.grid)
@@ -240,8 +244,11 @@ def main() -> None:
     settings = read_config(arguments.config)
     start = prepare(settings)
     model, scenes = start.model, start.scenes
-    run = Run(model, LoopConfig(**settings['loop']), settings['out'])
+    loop = LoopConfig(**settings['loop'])
     stage = Sft(model, scenes, start.latents, start.folder)
+    if 'start' not in settings:
+        initialise(model, stage.grid, loop.seed)
+    run = Run(model, loop, settings['out'])
     data = SftConfig(**settings['stage'])
 
     def loss(step: int, rng: np.random.Generator) -> Mapping[str, Tensor]:

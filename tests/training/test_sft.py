@@ -92,6 +92,13 @@ def test_a_conclusion_is_learned_from_facts_that_carry_no_loss(stage: Sft) -> No
         assert '<think>' in stage.tokenizer.decode(said[0].ids)
 
 
+def test_a_run_without_maps_has_no_flow_loss(stage: Sft) -> None:
+    settings = SftConfig(batch=2, modes=({'describe': 1.0}, {'text': 1.0}), shift=1.0, drawn=0)
+    with torch.no_grad():
+        parts = stage.loss(np.array([0, 1]), settings, np.random.default_rng(0))
+    assert set(parts) == {'total', 'text'} and float(parts['total']) == float(parts['text'])
+
+
 def test_loss_reaches_both_experts_and_the_vision_tower(stage: Sft) -> None:
     settings = SftConfig(batch=2, modes=({'auto': 1.0}, {'direct': 1.0}), shift=1.0)
     torch.manual_seed(0)
