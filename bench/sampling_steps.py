@@ -14,6 +14,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ FIGURES = {'depth': ('abs_rel', 'delta1', 'rmse'), 'segmentation': ('miou', 'bou
 def measure(setup: Setup, steps: int, scenes: int, workers: int) -> dict[str, Any]:
     """Return the figures with one number of steps, and AbsRel of every scene."""
     changed = {**setup.sampler, 'num_timesteps': steps + 1}
-    setup = Setup(**{**vars(setup), 'sampler': changed})
+    setup = replace(setup, sampler=changed)
     results: list[SceneResult] = []
     with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(f'{steps} steps', total=scenes)
