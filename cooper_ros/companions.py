@@ -11,8 +11,8 @@ import numpy as np
 from sensor_msgs.msg import CameraInfo, Image
 
 from cooper_model.types import CameraIntrinsics
-from cooper_ros.conversions import NANOSECONDS, intrinsics_from_message, stamp_to_ns
 from cooper_ros.encodings import ConversionError, depth_from_image
+from cooper_ros.readings import NANOSECONDS, intrinsics_from_message, stamp_to_ns
 
 HISTORY = 10
 DEPTH_TOLERANCE_NS = NANOSECONDS // 20

@@ -16,16 +16,11 @@ from cooper_model.types import CameraIntrinsics, Frame, Relation, SceneObject
 from cooper_msgs.msg import Relation as RelationMessage
 from cooper_msgs.msg import SceneGraph
 from cooper_msgs.msg import SceneObject as SceneObjectMessage
-from cooper_ros.encodings import ConversionError, colour_from_compressed, colour_from_image
+from cooper_ros.encodings import colour_from_compressed, colour_from_image
+from cooper_ros.readings import NANOSECONDS, stamp_to_ns
 
-NANOSECONDS = 1_000_000_000
 _DTYPES = {'rgb8': np.uint8, 'mono8': np.uint8, 'mono16': np.uint16, '16UC1': np.uint16, '32FC1': np.float32}
 _FIELDS = ('x', 'y', 'z', 'rgb')
-
-
-def stamp_to_ns(stamp: Time) -> int:
-    """Return a message's time as nanoseconds."""
-    return stamp.sec * NANOSECONDS + stamp.nanosec
 
 
 def stamp_from_ns(nanoseconds: int) -> Time:
@@ -68,39 +63,6 @@ def frame_from_message(
     """
     decode = colour_from_image if isinstance(message, Image) else colour_from_compressed
     return Frame(decode(message), intrinsics, depth, stamp_to_ns(message.header.stamp), message.header.frame_id)
-
-
-def intrinsics_from_message(message: CameraInfo, width: int, height: int) -> CameraIntrinsics:
-    """Return the intrinsics of an image of ``width`` x ``height`` pixels from matrix K.
-
-    K belongs to the full sensor image: region of interest and binning are applied, then a plain rescaling. Distortion
-    is left out, so an ``image_rect`` gives better metres than an ``image_raw``.
-
-    :raises ConversionError: K is zero or not finite (camera not calibrated), or the sizes have different proportions
-    """
-    fx, fy, cx, cy = (float(message.k[i]) for i in (0, 4, 2, 5))
-    if not all(math.isfinite(value) for value in (fx, fy, cx, cy)) or fx <= 0 or fy <= 0:
-        raise ConversionError(
-            f'camera_info: K has fx {fx}, fy {fy}, cx {cx}, cy {cy}, the camera is not calibrated; '
-            'calibrate it to get metres'
-        )
-    roi = message.roi
-    full = CameraIntrinsics(
-        fx,
-        fy,
-        cx - roi.x_offset,
-        cy - roi.y_offset,
-        roi.width or message.width or width,
-        roi.height or message.height or height,
-    )
-    scale_x, scale_y = full.width / width, full.height / height
-    # Binning rounds down, so sizes may be off by a pixel.
-    if abs(scale_x / scale_y - 1) > 0.02:
-        raise ConversionError(
-            f'camera_info: it is for {full.width} x {full.height} pixels, the image has {width} x {height}; '
-            'remap camera_info to the topic that belongs to the image'
-        )
-    return full.scaled(width, height)
 
 
 def camera_info_message(intrinsics: CameraIntrinsics, header: Header) -> CameraInfo:

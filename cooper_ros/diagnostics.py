@@ -13,25 +13,33 @@ from rclpy.qos import QoSProfile
 
 from cooper_ros.parameters import Parameters
 from cooper_ros.pipeline import Pipeline
+from cooper_ros.recording.recorder import RecordingState
 
 _PATIENCE_SECONDS = 3.0
 _REMINDER_SECONDS = 30.0
 
 
 class Diagnostics:
-    """Publishes two statuses, *camera* and *model*, in every lifecycle state.
+    """Publishes three statuses, *camera*, *model* and *recording*, in every lifecycle state.
 
     :ivar problem: why the node could not be configured; empty where it could
     """
 
     def __init__(
-        self, node: LifecycleNode, parameters: Parameters, pipeline: Pipeline, active: Callable[[], bool]
+        self,
+        node: LifecycleNode,
+        parameters: Parameters,
+        pipeline: Pipeline,
+        active: Callable[[], bool],
+        recording: Callable[[], RecordingState],
     ) -> None:
         self.problem = ''
         self._node = node
         self._parameters = parameters
         self._pipeline = pipeline
         self._active = active
+        self._recording_state = recording
+        self._dropped = 0
         self._failed = 0
         self._received = 0
         self._undecodable = 0
@@ -46,7 +54,7 @@ class Diagnostics:
     def _publish(self) -> None:
         message = DiagnosticArray()
         message.header.stamp = self._node.get_clock().now().to_msg()
-        message.status = [self._camera(), self._model()]
+        message.status = [self._camera(), self._model(), self._recording()]
         self._publisher.publish(message)
         if self._period != self._parameters['diagnostics_period']:
             self._period = self._parameters['diagnostics_period']
@@ -118,3 +126,16 @@ class Diagnostics:
             'last answer [s]': f'{counts.answer_seconds:.3f}',
         }
         return self._status('model', level, text, values)
+
+    def _recording(self) -> DiagnosticStatus:
+        state = self._recording_state()
+        level, text = DiagnosticStatus.OK, f'recording into {state.bag}' if state.bag else 'not recording'
+        if state.problem:
+            level, text = DiagnosticStatus.ERROR, f'recording stopped: {state.problem}'
+            self._node.get_logger().error(text, throttle_duration_sec=_REMINDER_SECONDS)
+        elif state.dropped > self._dropped:
+            level, text = DiagnosticStatus.WARN, 'the disk is too slow for what is recorded; lower record_rate'
+        elif state.skipped:
+            level, text = DiagnosticStatus.WARN, f'not recorded: {state.skipped}'
+        self._dropped = state.dropped
+        return self._status('recording', level, text, vars(state))

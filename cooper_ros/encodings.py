@@ -40,6 +40,7 @@ _DEEP_CHANNELS = {
 _UYVY = ('yuv422', 'uyvy')
 _YUYV = ('yuv422_yuy2', 'yuyv')
 _PLANAR = {'nv12': cv2.COLOR_YUV2RGB_NV12, 'nv21': cv2.COLOR_YUV2RGB_NV21}
+_LABELS = {'mono8': 'u1', '8UC1': 'u1', 'mono16': 'u2', '16UC1': 'u2', '16SC1': 'i2', '32SC1': 'i4'}
 DEPTH_ENCODINGS = ('16UC1', 'mono16', '32FC1')
 COLOUR_ENCODINGS = (
     *_CHANNELS,
@@ -196,6 +197,18 @@ def depth_from_image(message: Any) -> np.ndarray:
             f'depth image: encoding {message.encoding!r} is unknown; expected 16UC1 in millimetres or 32FC1 in metres'
         )
     return np.where(np.isfinite(depth) & (depth > 0), depth, np.float32(np.nan))
+
+
+def labels_from_image(message: Any) -> np.ndarray:
+    """Return ``(height, width)`` int32 of an image whose pixels number classes or objects.
+
+    :raises ConversionError: no pixels, too little data, or an encoding other than 8, 16 or 32 bit integers
+    """
+    _check_size(message)
+    kind = _LABELS.get(message.encoding)
+    if kind is None:
+        raise ConversionError(f'mask: encoding {message.encoding!r} is unknown; expected one of {", ".join(_LABELS)}')
+    return _pixels(message, 1, kind)[:, :, 0].astype(np.int32)
 
 
 def colour_from_compressed(message: Any) -> np.ndarray:

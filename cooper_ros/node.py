@@ -34,6 +34,10 @@ from cooper_ros.inference import Perceived
 from cooper_ros.parameters import Parameters
 from cooper_ros.pipeline import CAPACITY, EXPECTED, Pipeline
 from cooper_ros.publishers import Publishers
+from cooper_ros.recording.messages import topic_names
+from cooper_ros.recording.other_topics import OtherTopics
+from cooper_ros.recording.recorder import Recorder
+from cooper_ros.recording.service import CorrectService
 from cooper_ros.requests import Requests
 from cooper_ros.serving import serve
 from cooper_ros.transport import make_room_for_images
@@ -50,6 +54,7 @@ class CooperNode(LifecycleNode):
         self._outputs: Publishers | None = None
         self._requests: Requests | None = None
         self._pipeline: Pipeline | None = None
+        self._recorder: Recorder | None = None
         self._active = False
         self._camera: list[Any] = []
         super().__init__('cooper', **options)
@@ -60,8 +65,15 @@ class CooperNode(LifecycleNode):
         self._pipeline = Pipeline(
             self._frames, self._settings, self._publish, self._wanted, self._on_perception_error
         )
-        self._requests = Requests(self, self._pipeline, lambda: self._active, self._show)
-        self._diagnostics = Diagnostics(self, self._settings, self._pipeline, lambda: self._active)
+        self._recorder = Recorder(topic_names(self.resolve_topic_name), self._settings, self._pipeline)
+        self._others = OtherTopics(self, self._recorder, self._settings)
+        self._requests = Requests(
+            self, self._pipeline, lambda: self._active, self._show, self._recorder.add_question
+        )
+        self._corrections = CorrectService(self, self._recorder)
+        self._diagnostics = Diagnostics(
+            self, self._settings, self._pipeline, lambda: self._active, lambda: self._recorder.state
+        )
         if self._settings['autostart']:
             # A steady clock: simulated time may not have begun.
             group, clock = MutuallyExclusiveCallbackGroup(), Clock(clock_type=ClockType.STEADY_TIME)
@@ -160,6 +172,8 @@ class CooperNode(LifecycleNode):
         if self._requests is not None:
             self._requests.stop()
             self._pipeline.stop()
+        if self._recorder is not None:
+            self._recorder.close()
 
     def destroy_node(self) -> None:
         """End the worker before the publishers that it uses go."""

@@ -89,6 +89,12 @@ SPECS = (
     Spec('query_timeout', 60.0, 'longest time for one question, waiting included [s]', (0.1, 86400.0)),
     Spec('publish_points', True, 'publish ~/points where depth is metric'),
     Spec('publish_markers', True, 'publish ~/markers'),
+    Spec('record', '', 'folder that questions are recorded into; empty = none'),
+    Spec('record_rate', 0.0, 'frames recorded a second between questions [Hz]; 0 = none', (0.0, 60.0)),
+    Spec('record_topics', ['/tf', '/tf_static'], 'topics of other nodes that are recorded as they come'),
+    Spec('record_file_size', 64, 'size at which the next bag begins [MB]', (1, 100_000)),
+    Spec('record_max_size', 4096, 'size of all bags together; then the oldest go [MB]', (2, 100_000_000)),
+    Spec('record_min_free', 256, 'space that recording leaves free on the disk [MB]; 0 = none', (0, 100_000_000)),
     Spec('diagnostics_period', 1.0, 'time between two messages on /diagnostics [s]', (0.1, 60.0)),
 )
 _BY_NAME = {spec.name: spec for spec in SPECS}

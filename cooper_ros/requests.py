@@ -11,6 +11,7 @@ import threading
 import traceback
 import uuid
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from rclpy.action import ActionServer, CancelResponse, GoalResponse
@@ -26,6 +27,7 @@ from cooper_msgs.srv import GetRelations, Query
 from cooper_ros.conversions import header_of, stamp_to_ns
 from cooper_ros.inference import Question
 from cooper_ros.pipeline import EXPECTED, Pipeline
+from cooper_ros.recording.messages import Asked
 from cooper_ros.replies import feedback_of, fill_answer, fill_relations
 from cooper_ros.worker import Closed
 
@@ -42,6 +44,7 @@ class Requests:
 
     :param active: whether the node is in its active state
     :param show: takes each answer, to be shown among the markers
+    :param record: takes each question that had a frame, answered or not
     """
 
     def __init__(
@@ -50,11 +53,13 @@ class Requests:
         pipeline: Pipeline,
         active: Callable[[], bool],
         show: Callable[[str, Frame], None],
+        record: Callable[[Asked], None],
     ) -> None:
         self._node = node
         self._pipeline = pipeline
         self._active = active
         self._show = show
+        self._record = record
         # Requests wait for the worker in their own executor threads; see node.THREADS.
         group = ReentrantCallbackGroup()
         node.create_service(Query, '~/query', self._on_query, callback_group=group)
@@ -117,7 +122,13 @@ class Requests:
         message.header = header_of(frame)
         live = is_empty(request.image)
         question = Question(frame, request.question, tuple(request.choices), request.mode, live)
-        answer = self._pipeline.ask(question, lambda event: on_event(event, frame), stop)
+        asked = Asked(message.query_id, question.text, question.choices, question.mode, frame, live, None)
+        try:
+            answer = self._pipeline.ask(question, lambda event: on_event(event, frame), stop)
+        except Exception as error:
+            self._record(replace(asked, problem=str(error) or type(error).__name__))
+            raise
+        self._record(replace(asked, answer=answer))
         self._show(answer.text, frame)
         if live:
             message.message = self._warning(frame)

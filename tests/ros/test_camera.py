@@ -24,10 +24,11 @@ from std_msgs.msg import String
 from cooper_ros.bags import CameraBag, Recorded
 from cooper_ros.camera_parameters import CameraParameters
 from cooper_ros.client import CooperClient
-from cooper_ros.conversions import intrinsics_from_message, stamp_to_ns
+from cooper_ros.conversions import stamp_to_ns
 from cooper_ros.encodings import colour_from_compressed, colour_from_image, depth_from_image
 from cooper_ros.playback import BagPlayer
 from cooper_ros.processes import RosProcess
+from cooper_ros.readings import intrinsics_from_message
 from cooper_ros.sources import Prefetch, Shot, SourceError, folder_shots, kind_of, video_shots
 
 TOPICS = {

@@ -12,7 +12,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
 from cooper_model.types import CameraIntrinsics, Frame, Relation, SceneObject
-from cooper_ros import conversions, encodings
+from cooper_ros import conversions, encodings, readings
 from cooper_ros.encodings import ConversionError, colour_from_compressed, colour_from_image, depth_from_image
 
 
@@ -218,16 +218,16 @@ def camera_info(**changes) -> CameraInfo:
 
 
 def test_intrinsics_are_read_from_k_and_scaled_to_the_image():
-    camera = conversions.intrinsics_from_message(camera_info(), 640, 480)
+    camera = readings.intrinsics_from_message(camera_info(), 640, 480)
     assert camera == CameraIntrinsics(500, 510, 319.5, 239.5, 640, 480)
-    half = conversions.intrinsics_from_message(camera_info(), 320, 240)
+    half = readings.intrinsics_from_message(camera_info(), 320, 240)
     assert half == CameraIntrinsics(250, 255, 159.5, 119.5, 320, 240)
 
 
 def test_region_of_interest_and_binning_are_applied():
     info = camera_info(binning_x=2, binning_y=2)
     info.roi.x_offset, info.roi.y_offset, info.roi.width, info.roi.height = 100, 40, 400, 300
-    camera = conversions.intrinsics_from_message(info, 200, 150)
+    camera = readings.intrinsics_from_message(info, 200, 150)
     # The pixel of the sensor that a ray hits, from both descriptions.
     sensor = 319.5 + 500 * 0.2
     assert (camera.fx * 0.2 + camera.cx + 0.5) * 2 - 0.5 + 100 == pytest.approx(sensor)
@@ -238,17 +238,17 @@ def test_region_of_interest_and_binning_are_applied():
 def test_uncalibrated_cameras_are_refused(value):
     info = camera_info(k=[value, 0.0, 319.5, 0.0, 510.0, 239.5, 0.0, 0.0, 1.0])
     with pytest.raises(ConversionError, match='not calibrated'):
-        conversions.intrinsics_from_message(info, 640, 480)
+        readings.intrinsics_from_message(info, 640, 480)
 
 
 def test_calibration_of_another_camera_is_refused():
     with pytest.raises(ConversionError, match='640 x 480 pixels, the image has 640 x 640'):
-        conversions.intrinsics_from_message(camera_info(), 640, 640)
+        readings.intrinsics_from_message(camera_info(), 640, 640)
 
 
 def test_camera_info_survives_the_way_out_and_back():
     camera = CameraIntrinsics(500, 510, 300.25, 200.75, 640, 480)
-    assert conversions.intrinsics_from_message(conversions.camera_info_message(camera, Header()), 640, 480) == camera
+    assert readings.intrinsics_from_message(conversions.camera_info_message(camera, Header()), 640, 480) == camera
 
 
 @pytest.mark.parametrize('nanoseconds', [0, 1, 1_700_000_000_123_456_789, 999_999_999])

@@ -24,7 +24,8 @@ from cooper_model.types import CameraIntrinsics  # noqa: E402
 from cooper_msgs.action import Ask  # noqa: E402
 from cooper_msgs.msg import SceneGraph  # noqa: E402
 from cooper_msgs.srv import GetRelations, Query  # noqa: E402
-from cooper_ros.conversions import image_message, intrinsics_from_message, stamp_from_ns, stamp_to_ns  # noqa: E402
+from cooper_ros.conversions import image_message, stamp_from_ns, stamp_to_ns  # noqa: E402
+from cooper_ros.readings import intrinsics_from_message  # noqa: E402
 
 QUESTION = 'Which is closer, the red ball or the blue box?'
 NEAR, FAR = 0.0, 5.0

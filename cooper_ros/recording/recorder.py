@@ -1,0 +1,290 @@
+"""Records a node's questions, and frames between them, in a thread of its own; never holds the node up.
+
+The parameter ``record`` says where; an empty text closes the bag. What cannot be written ends the recording with a
+reason for the diagnostics, and the node goes on answering.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from rclpy.serialization import serialize_message
+
+from cooper_model.types import Frame
+from cooper_ros.encodings import ConversionError
+from cooper_ros.frames import NoFrame
+from cooper_ros.recording.messages import Asked, frame_messages, question_messages
+from cooper_ros.recording.rotation import BagFolder, NoRoom
+
+if TYPE_CHECKING:
+    from cooper_ros.recording.bag_writer import BagWriter
+
+MEGABYTE = 1_000_000
+TICK_SECONDS = 0.2
+FLUSH_SECONDS = 0.5
+QUEUE_BYTES = 256 * MEGABYTE
+
+
+class Settings(Protocol):
+    """The parameters that start with ``record``, by name."""
+
+    def __getitem__(self, name: str) -> Any: ...
+
+
+class Frames(Protocol):
+    """Where frames between questions come from; raises ``NoFrame`` or ``ConversionError`` where there is none."""
+
+    def newest(self) -> Frame: ...
+
+
+@dataclass(frozen=True)
+class RecordingState:
+    """What the recorder does.
+
+    :param folder: that is recorded into; empty where nothing is
+    :param bag: the bag that is being written
+    :param problem: why recording stopped; empty where it runs or was not asked for
+    :param questions, frames, corrections: written since the node started
+    :param dropped: items lost because the disk was too slow
+    :param skipped: topics that cannot be recorded, with the reason
+    """
+
+    folder: str = ''
+    bag: str = ''
+    problem: str = ''
+    questions: int = 0
+    frames: int = 0
+    corrections: int = 0
+    dropped: int = 0
+    skipped: str = ''
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a question is recorded.
+
+    :param bag: None while it is on its way to the disk
+    :param stamp_ns, frame_id: header of its frame
+    :param size: height and width of its frame [px]
+    """
+
+    bag: Path | None
+    stamp_ns: int
+    frame_id: str
+    size: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class _Item:
+    """Messages that belong together: they get the same bag time.
+
+    :param messages: by topic: type, serialized message, and whether it is latched
+    :param counts: which count of the state goes up by one; empty for none
+    :param query_id: of a question
+    """
+
+    messages: tuple[tuple[str, str, bytes, bool], ...]
+    counts: str
+    size: int
+    query_id: str = ''
+
+
+class Recorder:
+    """The recording thread of one node. All methods may be called from any thread.
+
+    :param topics: full topic name by role
+    :param settings: read again at every tick, so that recording begins and ends while the node runs
+    """
+
+    def __init__(self, topics: dict[str, str], settings: Settings, frames: Frames) -> None:
+        self.topics = topics
+        self.state = RecordingState()
+        self._settings = settings
+        self._frames = frames
+        self._asked_for = ''
+        self._folder: BagFolder | None = None
+        self._bag: BagWriter | None = None
+        self._places: dict[str, Place] = {}
+        self._latched: dict[str, tuple[str, str, bytes, bool]] = {}
+        self._queue: deque[_Item] = deque()
+        self._queued = 0
+        self._changed = threading.Condition()
+        self._closing = False
+        self._flushed = self._framed = self._last_ns = self._last_stamp = 0
+        self._thread = threading.Thread(target=self._run, name='recorder', daemon=True)
+        self._thread.start()
+
+    # From other threads
+
+    @property
+    def bag(self) -> Path | None:
+        """The folder of the bag that is being written."""
+        bag = self._bag
+        return None if bag is None else bag.folder
+
+    @property
+    def wanted(self) -> bool:
+        """Whether what is added now will be written."""
+        return bool(self._settings['record']) and not self.state.problem
+
+    def add_question(self, asked: Asked) -> None:
+        """Record a question with its frame and images."""
+        if not self.wanted:
+            return
+        frame = asked.frame
+        self._places[asked.query_id] = Place(None, frame.stamp_ns, frame.frame_id, frame.image.shape[:2])
+        self._add(question_messages(asked, self._settings['checkpoint']), 'questions', asked.query_id)
+
+    def place(self, query_id: str) -> Place | None:
+        """Return where a question of this node is recorded, None where it is not known."""
+        return self._places.get(query_id)
+
+    def add_correction(self, message: Any) -> None:
+        """Record a ``cooper_msgs/Correction``."""
+        if self.wanted:
+            self._add({'correction': message}, 'corrections')
+
+    def add_raw(self, topic: str, kind: str, data: bytes, *, latched: bool = False) -> None:
+        """Record a message of another node's topic as it came. Latched ones are repeated in each new bag."""
+        entry = (topic, kind, bytes(data), latched)
+        if latched:
+            self._latched[f'{topic} {hash(entry[2])}'] = entry
+        if self.wanted:
+            self._enqueue(_Item((entry,), '', len(data)))
+
+    def skip(self, reasons: str) -> None:
+        """Tell which topics cannot be recorded, and why."""
+        self.state = replace(self.state, skipped=reasons)
+
+    def close(self) -> None:
+        """Write what waits, finish the bag and end the thread."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+        self._thread.join()
+
+    def _add(self, messages: dict[str, Any], counts: str, query_id: str = '') -> None:
+        entries = []
+        for role, message in messages.items():
+            package, folder = type(message).__module__.split('.')[:2]
+            kind = f'{package}/{folder}/{type(message).__name__}'
+            entries.append((self.topics[role], kind, serialize_message(message), False))
+        self._enqueue(_Item(tuple(entries), counts, sum(len(entry[2]) for entry in entries), query_id))
+
+    def _enqueue(self, item: _Item) -> None:
+        with self._changed:
+            if self._queued + item.size > QUEUE_BYTES:
+                self.state = replace(self.state, dropped=self.state.dropped + 1)
+                return
+            self._queue.append(item)
+            self._queued += item.size
+            self._changed.notify()
+
+    # In the recorder's thread
+
+    def _run(self) -> None:
+        while not self._closing or self._queue:
+            with self._changed:
+                self._changed.wait_for(lambda: self._queue or self._closing, TICK_SECONDS)
+                items = list(self._queue)
+                self._queue.clear()
+                self._queued = 0
+            try:
+                self._tick(items)
+            except (OSError, LookupError, ImportError) as error:
+                self._stop(error)
+        self._finish()
+
+    def _tick(self, items: list[_Item]) -> None:
+        self._follow_setting()
+        if self._folder is None or self.state.problem:
+            return
+        for item in items:
+            self._write(item)
+        self._record_frame()
+        now = time.monotonic()
+        if self._bag is not None and now - self._flushed >= FLUSH_SECONDS:
+            self._bag.flush()
+            self._flushed = now
+            if self._bag.size >= self._settings['record_file_size'] * MEGABYTE:
+                self._finish()
+                self._open()
+
+    def _follow_setting(self) -> None:
+        wanted = self._settings['record']
+        if wanted == self._asked_for:
+            return
+        self._finish()
+        self._asked_for = wanted
+        self._folder = None
+        self.state = replace(self.state, folder=wanted, problem='')
+        if wanted:
+            limit = self._settings['record_max_size'] * MEGABYTE
+            least = self._settings['record_min_free'] * MEGABYTE
+            self._folder = BagFolder(Path(wanted).expanduser().absolute(), limit, least)
+            self._open()
+
+    def _open(self) -> None:
+        # rosbags is an extra: a node that does not record does without.
+        from cooper_ros.recording.bag_writer import BagWriter
+        from cooper_ros.recording.definitions import Definitions
+
+        self._folder.make_room(0)
+        self._bag = BagWriter(self._folder.new_bag(), Definitions())
+        self.state = replace(self.state, bag=str(self._bag.folder))
+        if self._latched:
+            self._write(_Item(tuple(self._latched.values()), '', 0))
+        self._bag.flush()
+
+    def _write(self, item: _Item) -> None:
+        self._folder.make_room(item.size, self._bag.folder)
+        # One time for all that belongs together, and no two items with the same.
+        self._last_ns = max(time.time_ns(), self._last_ns + 1)
+        for topic, kind, data, latched in item.messages:
+            self._bag.write(topic, kind, self._last_ns, data, latched=latched)
+        if item.query_id:
+            self._places[item.query_id] = replace(self._places[item.query_id], bag=self._bag.folder)
+        if item.counts:
+            self.state = replace(self.state, **{item.counts: getattr(self.state, item.counts) + 1})
+
+    def _record_frame(self) -> None:
+        """Record the newest frame where record_rate asks for one now."""
+        rate = self._settings['record_rate']
+        now = time.monotonic()
+        if rate <= 0 or now - self._framed < 1 / rate:
+            return
+        try:
+            frame = self._frames.newest()
+        except (NoFrame, ConversionError):
+            return  # the camera's own diagnostics tell
+        if frame.stamp_ns != self._last_stamp:
+            self._framed, self._last_stamp = now, frame.stamp_ns
+            self._add(frame_messages(frame), 'frames')
+
+    def _finish(self) -> None:
+        bag, self._bag = self._bag, None
+        if bag is None:
+            return
+        problem = self.state.problem
+        try:
+            bag.close()
+        except OSError as error:
+            bag.abandon()
+            problem = f'{bag.folder} has no index: {error}; run: cooper record --repair {bag.folder}'
+        self.state = replace(self.state, bag='', problem=problem)
+
+    def _stop(self, error: Exception) -> None:
+        """Give up until the parameter is set anew. A full disk leaves no place for the index."""
+        if isinstance(error, NoRoom):
+            self._finish()
+        bag, self._bag = self._bag, None
+        if bag is not None:
+            bag.abandon()
+        reason = str(error) or type(error).__name__
+        place = f'{bag.folder}: ' if bag is not None else ''
+        self.state = replace(self.state, bag='', problem=f'{place}{reason}')
