@@ -94,7 +94,7 @@ setup(
         ],
         'bags': ['mcap', 'rosbags', 'rosbags-image'],
         'fleet': ['ray[serve]>=2.40'],
-        'onnx': ['onnx', 'onnxruntime', 'onnxscript'],
+        'onnx': ['filelock', 'onnx', 'onnx-ir', 'onnxruntime', 'onnxscript'],
         'quant': ['torchao'],
         'sim': ['mujoco>=3.2'],
         'tensorrt': ['tensorrt>=10.16,<10.17'],
