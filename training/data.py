@@ -117,11 +117,7 @@ def open_mixture(
 
 def _open_part(entry: DataEntry, model: ModelInput, autoencoder: nn.Module) -> Part:
     data = open_pictures(entry, model)
-    count = len(data) - entry.held_out
-    if count < 1:
-        raise ValueError(f'{entry.path} holds {len(data)} examples, of which {entry.held_out} are held out; '
-                         'none is left to train on')  # fmt: skip
-    count = count if entry.limit is None else min(entry.limit, count)
+    count = entry.trained(len(data))
     latents = LatentCache(entry.latents, data, autoencoder, count) if entry.latents else None
     return Part(data, entry.weight, count, range(len(data) - entry.held_out, len(data)), latents)
 

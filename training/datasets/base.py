@@ -62,6 +62,18 @@ class DataEntry:
         if self.flip and self.latents:
             raise ValueError(f'data set {self.set}: kept latents cannot be mirrored; drop flip or latents')
 
+    def trained(self, count: int) -> int:
+        """Return how many of ``count`` examples, from the first, are trained on.
+
+        :raises ValueError: none is
+        """
+        left = count - self.held_out
+        if left < 1:
+            raise ValueError(
+                f'{self.path} holds {count} examples, of which {self.held_out} are held out; none is left to train on'
+            )
+        return left if self.limit is None else min(self.limit, left)
+
 
 @dataclass(frozen=True)
 class ModelInput:
@@ -188,6 +200,7 @@ class QuestionExample:
     :param text: the question as it is asked, options included where the file lists them in the text
     :param choices: the options, where known
     :param flag: whether perceiving helps, as measured beforehand
+    :param record, object_ids: all that is known of the scene and which of its objects are meant, where it is known
     """
 
     id: str
@@ -198,6 +211,8 @@ class QuestionExample:
     category: str = ''
     flag: Flag = 'boundary'
     intrinsics: CameraIntrinsics | None = None
+    record: Record | None = None
+    object_ids: tuple[int, ...] = ()
 
 
 class QuestionSet(Protocol):

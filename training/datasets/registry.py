@@ -5,8 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
-from training.datasets import ade20k, hypersim, kitti, nyu, photos, rgbd, simulated_questions, simulation, vkitti
+from training.datasets import (
+    ade20k,
+    hypersim,
+    interleaved,
+    kitti,
+    nyu,
+    photos,
+    rgbd,
+    rl,
+    robot,
+    simulated_questions,
+    simulation,
+    vkitti,
+)
 from training.datasets.base import DataEntry, DataSet, ModelInput, QuestionSet
+from training.datasets.interleaved import InterleavedTraces
 
 SetT = TypeVar('SetT')
 PICTURE_SETS: dict[str, Callable[[DataEntry, ModelInput], DataSet]] = {
@@ -18,10 +32,18 @@ PICTURE_SETS: dict[str, Callable[[DataEntry, ModelInput], DataSet]] = {
     'ade20k': ade20k.open_set,
     'photos': photos.open_set,
     'rgbd': rgbd.open_set,
+    'robot': robot.open_set,
 }
 """Sets of pictures to generate, for stage 1."""
+TRACE_SETS: dict[str, Callable[[DataEntry, ModelInput], InterleavedTraces]] = {
+    'interleaved': interleaved.open_traces,
+}
+"""Sets of reasoning written out, for stage 2a."""
 QUESTION_SETS: dict[str, Callable[[DataEntry, ModelInput], QuestionSet]] = {
     'simulation': simulated_questions.open_questions,
+    'rl': rl.open_questions,
+    'interleaved': interleaved.open_traces,
+    'robot': robot.open_questions,
 }
 """Sets of questions with true answers, for stage 2b."""
 
@@ -33,6 +55,15 @@ def open_pictures(entry: DataEntry, model: ModelInput) -> DataSet:
     :raises FileNotFoundError: its files are missing
     """
     return _named(PICTURE_SETS, entry.set)(entry, model)
+
+
+def open_traces(entry: DataEntry, model: ModelInput) -> InterleavedTraces:
+    """Open a set of reasoning.
+
+    :raises ValueError: there is none of that name, or it cannot be used
+    :raises FileNotFoundError: its files are missing
+    """
+    return _named(TRACE_SETS, entry.set)(entry, model)
 
 
 def open_questions(entry: DataEntry, model: ModelInput) -> QuestionSet:
