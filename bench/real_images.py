@@ -146,7 +146,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             given.table.write_text(fill_marks(document, {'real_images': table(record)}), encoding='utf-8')
         else:
             sys.stdout.write(table(record) + '\n')
-    except (FileNotFoundError, ValueError) as error:
+    except (OSError, ValueError) as error:
         parser.error(str(error))
 
 

@@ -106,7 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             given.table.write_text(text, encoding='utf-8')
             return
         sys.stdout.write(table(_measure_all(given)) + '\n')
-    except (FileNotFoundError, ValueError) as error:
+    except (OSError, ValueError) as error:
         parser.error(str(error))
 
 

@@ -207,7 +207,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if given.threads:
             torch.set_num_threads(given.threads)
         summary = run(_plan(given))
-    except (FileNotFoundError, ValueError) as error:
+    except (OSError, ValueError) as error:
         parser.exit(2, f'{error}\n')
     sys.stdout.write((json.dumps(summary) if given.json else as_text(summary)) + '\n')
 

@@ -140,7 +140,10 @@ def test_settings_are_checked():
             JudgeConfig(**{'url': 'http://localhost/v1', 'model': 'm', **settings})
 
 
-@pytest.mark.parametrize(('text', 'score'), [('1', 1), ('0', 0), ('0.25', 0.25), ('.5', 0.5), (' 1.0 ', 1)])
+@pytest.mark.parametrize(
+    ('text', 'score'),
+    [('1', 1), ('0', 0), ('0.25', 0.25), ('.5', 0.5), (' 1.0 ', 1), ('<think>so 2</think>\n1', 1)],
+)
 def test_verdicts(text, score):
     assert verdict(text) == score
 

@@ -208,6 +208,7 @@ def test_free_text_without_a_judge_is_compared_word_for_word():
         ({'answer': '3', 'type': 'Number'}, 'number'),
         ({'answer': '', 'answer_value': '3', 'answer_unit': 'm'}, 'ratio'),
         ({'answer': "(3, 'm')"}, 'ratio'),
+        ({'answer': '(B)', 'type': 'MCQ'}, 'choice'),
         ({'answer': 'a red mug'}, 'text'),
     ],
 )

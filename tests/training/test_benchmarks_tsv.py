@@ -23,6 +23,7 @@ def png(colour: tuple[int, int, int], size: tuple[int, int] = (8, 6)) -> bytes:
 
 
 RED, BLUE = (base64.b64encode(png(colour)).decode() for colour in ((255, 0, 0), (0, 0, 255)))
+LONG = base64.b64encode(png((255, 0, 0), (320, 200))).decode()  # longer than a file name may be, shorter than a path
 
 
 def write(path: Path, *rows: dict[str, str], columns: tuple[str, ...] = COLUMNS) -> Path:
@@ -60,13 +61,16 @@ def test_images_in_every_form(tmp_path):
         question('5', image='', image_path="['a b.png', 'a b.png']"),
         question('6', image='', image_path='a b.png, a b.png'),
         question('7', image=f'data:image/png;base64,{BLUE}'),
+        question('8', image='a b.png'),
+        question('9', image=LONG),
     ]
     benchmark = read_benchmark(write(tmp_path / 'bench.tsv', *rows))
+    assert 255 < len(LONG) < images.LONGEST_PATH
     shown = [images.load(item, [tmp_path]) for item in benchmark.items]
-    assert [len(found) for found in shown] == [1, 1, 2, 1, 2, 2, 1]
+    assert [len(found) for found in shown] == [1, 1, 2, 1, 2, 2, 1, 1, 1]
     colours = [tuple(int(v) for v in found[-1][0, 0]) for found in shown]
     red, green, blue = (255, 0, 0), (0, 255, 0), (0, 0, 255)
-    assert colours == [red, red, blue, green, green, green, blue]
+    assert colours == [red, red, blue, green, green, green, blue, green, red]
 
 
 def test_several_images_are_joined_at_one_height():

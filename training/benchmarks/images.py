@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import io
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -42,7 +43,7 @@ def join(images: Sequence[np.ndarray]) -> np.ndarray:
 def _bytes(text: str, folders: Sequence[Path]) -> bytes:
     if len(text) <= LONGEST_PATH:
         for folder in folders:
-            if (folder / text).is_file():
+            if os.path.isfile(folder / text):  # Path.is_file raises where a name is too long
                 return (folder / text).read_bytes()
         if Path(text).suffix:
             places = ', '.join(map(str, folders))

@@ -27,7 +27,7 @@ INSTRUCTION = (
 )
 LONGEST_ANSWER = 4000  # characters that are shown
 LONGEST_REPLY = 65_536  # bytes
-_VERDICT = re.compile(r'(?:0(?:\.\d+)?|1(?:\.0+)?|\.\d+)')
+_VERDICT = re.compile(r'(?:0(?:\.\d+)?|1(?:\.0+)?|\.\d+)', re.ASCII)
 PASSING = (408, 409, 425, 429)
 
 
@@ -131,7 +131,7 @@ class Judge:
         raise JudgeError(f'no verdict after {self.config.retries + 1} attempts: {failure}') from failure
 
     def _ask(self, messages: list[dict[str, str]]) -> float:
-        body = {'model': self.config.model, 'messages': messages, 'temperature': 0, 'max_tokens': 16}
+        body = {'model': self.config.model, 'messages': messages, 'temperature': 0, 'max_tokens': 1024}
         headers = {'Content-Type': 'application/json'}
         if key := os.environ.get(self.config.key_variable):
             headers['Authorization'] = f'Bearer {key}'
@@ -163,10 +163,11 @@ def _content(data: bytes) -> str:
 
 
 def verdict(text: str) -> float:
-    """Return the number that a reply consists of.
+    """Return the number that a reply consists of, thoughts before it left out.
 
     :raises JudgeError: it is anything else
     """
-    if not _VERDICT.fullmatch(text.strip()):
-        raise JudgeError(f'the judge said {text[:200]!r} instead of a number from 0 to 1')
-    return float(text)
+    said = text.rpartition('</think>')[2].strip()
+    if not _VERDICT.fullmatch(said):
+        raise JudgeError(f'the judge said {said[:200]!r} instead of a number from 0 to 1')
+    return float(said)

@@ -21,6 +21,7 @@ FACTORS = {'delta_2': 2.0, 'delta_1.5': 1.5, 'delta_1.25': 1.25}
 _ROUNDING = 1e-9  # 2.8 m is twice 1.4 m, whatever the last bit
 _SCALAR = re.compile(r'\\?scalar\{([^{}]*)\}')
 _UNIT = re.compile(r'\\?distance_unit\{([^{}]*)\}')
+_TUPLE = re.compile(r'\(\s*[\d.]')
 _RANGE = re.compile(r'(\d+(?:\.\d+)?)\s*(?:-|–|to|and)\s*(\d+(?:\.\d+)?)')
 
 
@@ -59,7 +60,7 @@ def _stated(row: Row) -> tuple[str, str]:
 
 
 def _claims(row: Row) -> bool:
-    return bool(row.get('answer_value') and row.get('answer_unit')) or row['answer'].startswith('(')
+    return bool(row.get('answer_value') and row.get('answer_unit')) or bool(_TUPLE.match(row['answer']))
 
 
 def _truth(row: Row) -> Truth:

@@ -1,8 +1,9 @@
 """Benchmark files as VLMEvalKit has them: one question a row, columns separated by tabs.
 
-Columns: ``index``, ``question``, ``answer`` (or ``answer_value`` and ``answer_unit``), ``image`` (base64, or the index
-of the row whose image it is) or ``image_path`` (one, a list, or several by commas), and where there are any ``hint``,
-options ``A``, ``B`` .., ``category``, ``l2-category``, ``split``, ``type``, ``data_source``, ``question_type``.
+Columns: ``index``, ``question``, ``answer`` (or ``answer_value`` and ``answer_unit``), ``image`` (base64, a path, or
+the index of the row whose image it is) or ``image_path`` (one, a list, or several by commas), and where there are any
+``hint``, options ``A``, ``B`` .., ``category``, ``l2-category``, ``split``, ``type``, ``data_source``,
+``question_type``.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import csv
 import hashlib
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from training.benchmarks.choice import options_of
@@ -21,7 +22,7 @@ from training.benchmarks.scorings import SCORINGS, scoring_of
 
 CATEGORIES = ('category', 'question_type')  # the first that a file has
 GROUPS = ('l2-category', 'split', 'data_source')
-REFERENCE = 64  # a shorter image cell names another row
+REFERENCE = 64  # characters of the longest image cell that names another row
 
 
 @dataclass(frozen=True)
@@ -70,9 +71,7 @@ def read_benchmark(path: str | Path, scoring: str | None = None) -> Benchmark:
         except ValueError as error:
             skipped.append(Skipped(item.row, item.index, str(error)))
     skipped.sort(key=lambda row: row.row)
-    with path.open('rb') as file:
-        digest = hashlib.file_digest(file, 'sha256') if sys.version_info >= (3, 11) else hashlib.sha256(file.read())
-    return Benchmark(path.stem, tuple(found), tuple(skipped), digest.hexdigest())
+    return Benchmark(path.stem, tuple(found), tuple(skipped), hashlib.sha256(path.read_bytes()).hexdigest())
 
 
 def _rows(path: Path, skipped: list[Skipped]) -> Iterator[tuple[int, Row]]:
@@ -122,14 +121,14 @@ def _item(number: int, index: str, row: Row, scoring: str | None) -> Item:
 def _with_images(item: Item, images: dict[str, str]) -> Item:
     """Return a question with the images of its row, or of the row that it names instead of an image."""
     cell = images[item.index]
-    if 0 < len(cell) <= REFERENCE:
+    if 0 < len(cell) <= REFERENCE and not Path(cell).suffix:
         cell = images.get(cell, '')
-        if len(cell) <= REFERENCE:
+        if len(cell) <= REFERENCE and not Path(cell).suffix:
             raise ValueError(f'the image names row {images[item.index]!r}, which has none')
     found = _several(cell, '') or item.images
     if not found:
         raise ValueError('there is no image')
-    return Item(**{**vars(item), 'images': found})
+    return replace(item, images=found)
 
 
 def _several(cell: str, separator: str) -> tuple[str, ...]:
