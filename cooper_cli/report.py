@@ -95,6 +95,31 @@ def _answers(results: Sequence[SceneResult], mode: str) -> dict[str, Any]:
     }
 
 
+def answer_lines(results: Sequence[SceneResult], seeds: Sequence[int], mode: str) -> list[dict[str, Any]]:
+    """Return every answer as ``python -m training.evaluate compare`` reads them, to pair two models by question.
+
+    :param seeds: of the scenes, in the order of ``results``
+    """
+    return [
+        {
+            'index': f'{seed}/{number}',
+            'cluster': str(seed),
+            'category': category,
+            'question': f'question {number} of scene {seed}',
+            'truth': truth.answer,
+            'answer': answer.text,
+            'score': float(answer.right),
+            'right': answer.right,
+            'images': answer.images,
+            'seconds': answer.seconds,
+        }
+        for result, seed in zip(results, seeds, strict=True)
+        for number, ((category, truth), answer) in enumerate(
+            zip(result.questions, result.answers[mode], strict=True)
+        )
+    ]
+
+
 def _per_scene(scenes: Sequence[int], count: int) -> Callable[[np.ndarray], np.ndarray]:
     return lambda values: np.bincount(scenes, weights=values, minlength=count)
 

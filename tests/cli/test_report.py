@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from cooper_cli.evaluation import GivenAnswer, SceneResult, scene_seeds
-from cooper_cli.report import as_text, summarise
+from cooper_cli.report import answer_lines, as_text, summarise
 from cooper_sim.grading import Truth
 from cooper_sim.scoring import DepthScore
 
@@ -76,3 +76,14 @@ def test_depth_without_metres_is_unknown(results):
 def test_scenes_differ_and_repeat():
     assert scene_seeds(50, 1) == scene_seeds(60, 1)[:50]
     assert len(set(scene_seeds(600, 1)) | set(scene_seeds(600, 2))) == 1200
+
+
+def test_answers_of_two_modes_can_be_paired_by_question(results):
+    from training.benchmarks.report import compare
+
+    direct, auto = (answer_lines(results, (7, 9), mode) for mode in ('direct', 'auto'))
+    assert [line['index'] for line in auto] == ['7/0', '7/1', '7/2', '9/0']
+    found = compare(direct, auto)
+    assert (found['first'], found['second'], found['better'], found['worse']) == (0.25, 0.75, 2, 0)
+    assert found['by_category']['count']['difference'] == 1
+    assert found['by_category']['side']['n'] == 3
