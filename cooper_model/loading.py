@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cooper_model.backends.engines import tensorrt_version
+from cooper_model.backends.failures import BackendUnavailable
+from cooper_model.backends.graphs import Precision, cache_folder, fingerprint_checkpoint
 from cooper_model.prompts import Prompts
 from cooper_model.reasoner import Reasoner
 from cooper_model.tokenizer import Tokenizer
@@ -15,12 +21,20 @@ if TYPE_CHECKING:
     from cooper_model.backends.base import Backend
     from cooper_model.context import Kernel
 
-BACKENDS = ('torch',)
+log = logging.getLogger(__name__)
+
+# From the fastest to the one that runs everywhere: each is the next best of those before it.
+BACKENDS = ('tensorrt', 'onnx', 'torch')
 
 
 def default_checkpoint() -> Path:
     """Return the folder of cooper-nano, which is shipped with the package."""
     return Path(__file__).parent / 'checkpoints' / 'nano'
+
+
+def next_best(backend: str) -> str | None:
+    """Return the backend to use where this one fails, None after the last."""
+    return dict(zip(BACKENDS, (*BACKENDS[1:], None), strict=True))[backend]
 
 
 def load(
@@ -31,20 +45,23 @@ def load(
     dtype: torch.dtype | None = None,
     graphs: str | Path | None = None,
     kernel: Kernel | None = None,
+    fall_back: bool = False,
 ) -> Reasoner[Any]:
     """Load a checkpoint for asking and perceiving.
 
     :param checkpoint: folder; default cooper-nano
-    :param backend: ``torch``, or ``auto`` for the best that is there
+    :param backend: ``torch``, ``onnx``, ``tensorrt``, or ``auto``: TensorRT where its engines were built, else torch
     :param device: torch device, default the first CUDA device where there is one, otherwise the CPU
     :param dtype: of weights and arithmetic; default bfloat16 on CUDA, float32 on a CPU
-    :param graphs: folder of exported graphs, for backends that run them
-    :param kernel: how attention is computed; default what suits the device
+    :param graphs: folder of exported graphs, for backends that run them; default the user's cache, filled on first use
+    :param kernel: how torch computes attention; default what suits the device
+    :param fall_back: use the next best backend, with a warning, where this one cannot be loaded
     :raises FileNotFoundError: the folder or one of its files is missing
     :raises ValueError: the backend is not there, or a file does not fit the others
+    :raises BackendFailed: a runtime broke down while it loaded
     """
     folder = Path(checkpoint) if checkpoint else default_checkpoint()
-    model = load_backend(folder, backend, device, dtype=dtype, graphs=graphs, kernel=kernel)
+    model = load_backend(folder, backend, device, dtype=dtype, graphs=graphs, kernel=kernel, fall_back=fall_back)
     return Reasoner(model, Tokenizer.load(folder, model.config.tokens), Prompts.load(folder))
 
 
@@ -56,15 +73,105 @@ def load_backend(
     dtype: torch.dtype | None = None,
     graphs: str | Path | None = None,
     kernel: Kernel | None = None,
+    fall_back: bool = False,
 ) -> Backend[Any]:
     """Load the model of a checkpoint without its tokenizer and prompts; parameters as :func:`load`."""
     if backend not in ('auto', *BACKENDS):
         raise ValueError(f'backend {backend!r} is not available; available: auto, {", ".join(BACKENDS)}')
-    if graphs is not None:
+    folder = Path(checkpoint) if checkpoint else default_checkpoint()
+    wish = _Wish(folder, device, dtype, None if graphs is None else Path(graphs), kernel)
+    chosen = _choose(wish) if backend == 'auto' else backend
+    while True:
+        try:
+            return _LOADERS[chosen](wish)
+        except (ImportError, OSError, RuntimeError, ValueError) as error:
+            following = next_best(chosen)
+            if not fall_back or following is None:
+                raise
+            log.warning('the %s backend cannot be used, %s is: %s', chosen, following, error)
+            chosen, wish = following, wish.without(chosen)
+
+
+@dataclass(frozen=True)
+class _Wish:
+    """What is to be loaded; parameters as :func:`load`."""
+
+    checkpoint: Path
+    device: str | None
+    dtype: torch.dtype | None
+    graphs: Path | None
+    kernel: Kernel | None
+
+    def without(self, backend: str) -> _Wish:
+        """Return the wish less what only ``backend``, and those before it, can do."""
+        if next_best(backend) != BACKENDS[-1]:
+            return self
+        named = (self.device or '').partition(':')[0]
+        return replace(self, graphs=None, device=None if named == 'tensorrt' else self.device)
+
+
+def _choose(wish: _Wish) -> str:
+    """Return the backend that ``auto`` means: what takes minutes to prepare is used only where it was prepared."""
+    if wish.graphs is not None:
+        return 'onnx'
+    if wish.device == 'cpu':
+        return 'torch'
+    try:
+        tensorrt_version()
+    except BackendUnavailable:
+        return 'torch'
+    from cooper_model.export.tensorrt import has_engines
+
+    return 'tensorrt' if has_engines(wish.checkpoint) else 'torch'
+
+
+def _load_torch(wish: _Wish) -> Backend[Any]:
+    if wish.graphs is not None:
         raise ValueError(
-            f'graphs {str(graphs)!r} cannot be used: the torch backend computes from the weights'
+            f'graphs {str(wish.graphs)!r} cannot be used: the torch backend computes from the weights'
         )
     from cooper_model.backends.torch import TorchBackend
 
-    folder = Path(checkpoint) if checkpoint else default_checkpoint()
-    return TorchBackend.load(folder, device=device, dtype=dtype, kernel=kernel)
+    return TorchBackend.load(wish.checkpoint, device=wish.device, dtype=wish.dtype, kernel=wish.kernel)
+
+
+def _load_onnx(wish: _Wish) -> Backend[Any]:
+    _refuse_kernel(wish)
+    try:
+        from cooper_model.backends.onnx import OnnxBackend, OnnxSettings
+    except ImportError as error:
+        raise BackendUnavailable(f'the onnx backend needs ONNX Runtime ({error}); install cooper_ros[onnx]') from error
+
+    settings = OnnxSettings(wish.device, cache_folder() / 'engines' / 'onnxruntime')
+    model = fingerprint_checkpoint(wish.checkpoint)
+    graphs = wish.graphs
+    if graphs is None:
+        from cooper_model.export.cache import cached_graphs
+
+        on_cpu = settings.providers()[0][0].kind == 'cpu'
+        graphs = cached_graphs(wish.checkpoint, model, _precision(wish, 'float32' if on_cpu else 'bfloat16'))
+    return OnnxBackend.load(wish.checkpoint, graphs, model, settings)
+
+
+def _load_tensorrt(wish: _Wish) -> Backend[Any]:
+    _refuse_kernel(wish)
+    tensorrt_version()
+    from cooper_model.export.tensorrt import find_engines
+
+    return find_engines(wish.checkpoint, wish.device, _precision(wish, 'bfloat16'), wish.graphs).load()
+
+
+_LOADERS: dict[str, Callable[[_Wish], Backend[Any]]] = {
+    'torch': _load_torch,
+    'onnx': _load_onnx,
+    'tensorrt': _load_tensorrt,
+}
+
+
+def _precision(wish: _Wish, default: Precision) -> Any:
+    return default if wish.dtype is None else str(wish.dtype).removeprefix('torch.')
+
+
+def _refuse_kernel(wish: _Wish) -> None:
+    if wish.kernel is not None:
+        raise ValueError(f'attention kernel {wish.kernel!r} is for the torch backend; graphs have their own')

@@ -120,6 +120,14 @@ def _remedy(folder: str | Path) -> str:
     return f'run: cooper export onnx --checkpoint DIR --out {folder}'
 
 
+def cache_folder() -> Path:
+    """Return where this program keeps what it can make again: ``COOPER_CACHE``, or ``cooper`` in the user's cache."""
+    given = os.environ.get('COOPER_CACHE')
+    if given:
+        return Path(given)
+    return Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache') / 'cooper'
+
+
 def fingerprint_checkpoint(folder: str | Path) -> str:
     """Return what tells one checkpoint from another: a SHA-256 of its configuration and weights.
 

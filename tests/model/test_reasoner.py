@@ -355,8 +355,8 @@ def test_the_assumed_camera_sees_sixty_degrees():
 
 
 def test_a_backend_that_is_not_there_is_named(checkpoint):
-    with pytest.raises(ValueError, match="backend 'tensorrt' is not available; available: auto, torch"):
-        loading.load(checkpoint, 'tensorrt')
+    with pytest.raises(ValueError, match="backend 'remote' is not available; available: auto, tensorrt, onnx, torch"):
+        loading.load(checkpoint, 'remote')
 
 
 def test_a_folder_that_is_no_checkpoint_is_named(tmp_path):
