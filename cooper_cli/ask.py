@@ -24,6 +24,7 @@ def ask(
     seed: options.Seed = 0,
     checkpoint: options.Checkpoint = None,
     backend: options.Backend = options.BackendName.auto,
+    graphs: options.Graphs = None,
     device: options.Device = None,
     threads: options.Threads = None,
     namespace: Annotated[str, typer.Option(help='ROS namespace of the node.')] = '',
@@ -39,6 +40,7 @@ def ask(
             '--fov': fov is not None,
             '--seed': seed != 0,
             '--backend': backend is not options.BackendName.auto,
+            '--graphs': graphs is not None,
             '--device': device is not None,
             '--threads': threads is not None,
         }
@@ -56,7 +58,7 @@ def ask(
     frame = load_frame(image, fov)
     if out is not None:
         make_folder(out)
-    reasoner = open_reasoner(checkpoint, backend.value, device, threads)
+    reasoner = open_reasoner(checkpoint, backend.value, device, threads, graphs)
     told = Teller(out, speak=note if json else say if stream else None)
     for event in reasoner.ask(frame, question, mode=mode, choices=offered, seed=seed):
         told.hear(event)

@@ -12,6 +12,7 @@ from cooper_cli.output import note, print_json, say, table
 
 if TYPE_CHECKING:
     from cooper_model.backends.base import Backend
+    from cooper_model.reasoner import Reasoner
 
 
 def bench(
@@ -29,6 +30,7 @@ def bench(
     seed: options.Seed = 0,
     checkpoint: options.Checkpoint = None,
     backend: options.Backend = options.BackendName.auto,
+    graphs: options.Graphs = None,
     device: options.Device = None,
     threads: options.Threads = None,
 ) -> None:
@@ -47,10 +49,10 @@ def bench(
         raise typer.BadParameter('--save needs --random')
     used = set_threads(threads)
     if random is None and _is_nano(checkpoint):
-        workload, runner, figures = _nano(backend.value, device, threads, repeats, seed, ros)
+        workload, runner, figures = _nano(_open_nano(backend.value, device, graphs), threads, repeats, seed, ros)
     else:
         workload = random or 'checkpoint'
-        runner = _random(random, seed, device, save) if random else _load(checkpoint, backend.value, device)
+        runner = _random(random, seed, device, save) if random else _load(checkpoint, backend.value, device, graphs)
         figures = model_figures(runner, Clock(repeats, finisher(runner)), seed=seed)
     record = {
         'workload': workload,
@@ -90,19 +92,23 @@ def _random(size: str, seed: int, device: str | None, save: Path | None) -> Back
     return backend
 
 
-def _load(checkpoint: Path | None, name: str, device: str | None) -> Backend:
+def _load(checkpoint: Path | None, name: str, device: str | None, graphs: Path | None) -> Backend:
     from cooper_model.loading import load_backend
 
-    return load_backend(checkpoint, backend=name, device=device)
+    return load_backend(checkpoint, backend=name, device=device, graphs=graphs)
+
+
+def _open_nano(name: str, device: str | None, graphs: Path | None) -> Reasoner:
+    from cooper_cli.session import open_reasoner
+
+    return open_reasoner(None, name, device, None, graphs)
 
 
 def _nano(
-    name: str, device: str | None, threads: int | None, repeats: int, seed: int, ros: bool
+    reasoner: Reasoner, threads: int | None, repeats: int, seed: int, ros: bool
 ) -> tuple[str, Backend, dict[str, Any]]:
     from cooper_cli.answering import answer_figures
-    from cooper_cli.session import open_reasoner
 
-    reasoner = open_reasoner(None, name, device, None)
     figures: dict[str, Any] = answer_figures(reasoner, repeats, seed)
     if ros:
         from cooper_cli.ros_timing import end_to_end

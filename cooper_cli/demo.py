@@ -35,6 +35,7 @@ def demo(
     viewer: Annotated[Viewer, typer.Option(help='Also write a recording for this viewer.')] = Viewer.none,
     checkpoint: options.Checkpoint = None,
     backend: options.Backend = options.BackendName.auto,
+    graphs: options.Graphs = None,
     seed: options.Seed = 0,
     json: options.Json = False,
 ) -> None:
@@ -47,7 +48,8 @@ def demo(
     # A terminated demo ends its processes as an interrupted one does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     folder = '' if checkpoint is None else str(checkpoint.resolve())
-    settings = DemoSettings(camera, seconds, out, folder, backend.value, seed)
+    exported = '' if graphs is None else str(graphs.resolve())
+    settings = DemoSettings(camera, seconds, out, folder, backend.value, seed, exported)
     report = Demo(settings, note if json else say).run()
     save_all(report, out)
     if viewer is Viewer.rerun:

@@ -44,6 +44,7 @@ class DemoSettings:
     :param out: folder that exists, for logs and pictures
     :param checkpoint: folder of a checkpoint, empty for the default
     :param backend: what computes the model
+    :param graphs: folder of exported graphs, empty for the user's cache
     """
 
     camera: str
@@ -52,6 +53,7 @@ class DemoSettings:
     checkpoint: str = ''
     backend: str = 'auto'
     seed: int = 0
+    graphs: str = ''
 
 
 @dataclass
@@ -128,6 +130,7 @@ class Demo:
         return {
             'checkpoint': settings.checkpoint,
             'backend': settings.backend,
+            'graphs': settings.graphs,
             'seed': settings.seed,
             'image_transport': 'compressed' if compressed else 'raw',
             # Every image is to be accounted for, on a machine that is busy with other things too.

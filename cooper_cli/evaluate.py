@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import time
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
 from cooper_cli import options
-from cooper_cli.output import print_json, say
+from cooper_cli.output import print_json, say, write_lines
 
 if TYPE_CHECKING:
     from cooper_cli.evaluation import SceneResult, Setup
@@ -23,23 +24,31 @@ def evaluate(
     seed: options.Seed = 0,
     modes: options.Modes = 'auto',
     workers: Annotated[int, typer.Option('--workers', min=0, help='Processes; 0: chosen by model and machine.')] = 0,
+    answers: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option('--answers', help='File for every answer of the first mode, one JSON line each.'),
+    ] = None,
     json: options.Json = False,
     checkpoint: options.Checkpoint = None,
     backend: options.Backend = options.BackendName.auto,
+    graphs: options.Graphs = None,
     device: options.Device = None,
     threads: options.Threads = None,
 ) -> None:
     """Measure depth, segmentation and answers on fresh scenes of the versioned evaluation distribution."""
     from cooper_cli.evaluation import DISTRIBUTION, Setup, scene_seeds
     from cooper_cli.machine import describe_machine
-    from cooper_cli.report import as_text, summarise
+    from cooper_cli.report import answer_lines, as_text, summarise
     from cooper_sim.distribution import Distribution
 
     names = tuple(modes.split(','))
-    setup = Setup(checkpoint, backend.value, device, threads, names, seed)
+    setup = Setup(checkpoint, backend.value, device, threads, names, seed, graphs=graphs)
     count = workers or _default_workers(setup, scenes)
     start = time.perf_counter()
-    results = _run(setup, scene_seeds(scenes, seed), count)
+    seeds = scene_seeds(scenes, seed)
+    results = _run(setup, seeds, count)
+    if answers is not None:
+        write_lines(answers, answer_lines(results, seeds, names[0]))
     record = summarise(results, names)
     record |= {
         'distribution': DISTRIBUTION,

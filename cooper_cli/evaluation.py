@@ -46,6 +46,7 @@ class Setup:
     modes: tuple[Mode, ...]
     seed: int
     sampler: Mapping[str, Any] = field(default_factory=dict)
+    graphs: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -166,7 +167,7 @@ def measure_scenes(setup: Setup, seeds: Sequence[int], workers: int) -> Iterator
 
 
 def _open(setup: Setup, threads: int | None) -> Evaluator:
-    reasoner = open_reasoner(setup.checkpoint, setup.backend, setup.device, threads)
+    reasoner = open_reasoner(setup.checkpoint, setup.backend, setup.device, threads, setup.graphs)
     reasoner.sampler = replace(reasoner.sampler, **setup.sampler)
     return Evaluator(reasoner, setup.modes, setup.seed)
 

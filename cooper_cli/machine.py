@@ -29,7 +29,7 @@ def describe_machine() -> dict[str, Any]:
 
 def describe_backend(backend: Backend, threads: int) -> dict[str, Any]:
     """Return name, device, number format and threads of a back end."""
-    model = getattr(backend, 'model', None)
+    model = getattr(backend, 'model', backend)
     device = str(getattr(model, 'device', 'cpu'))
     if device.startswith('cuda'):
         import torch
@@ -60,7 +60,7 @@ def finisher(backend: Backend) -> Callable[[], None]:
 
 
 def _on_cuda(backend: Backend) -> bool:
-    return str(getattr(getattr(backend, 'model', None), 'device', 'cpu')).startswith('cuda')
+    return str(getattr(getattr(backend, 'model', backend), 'device', 'cpu')).startswith('cuda')
 
 
 def _versions() -> dict[str, str]:

@@ -12,6 +12,7 @@ from cooper_cli import options
 def node(
     checkpoint: options.Checkpoint = None,
     backend: options.Backend = options.BackendName.auto,
+    graphs: options.Graphs = None,
     namespace: Annotated[str, typer.Option(help='ROS namespace.')] = '',
     compressed: Annotated[bool, typer.Option('--compressed', help='Subscribe to image_raw/compressed.')] = False,
     rate: Annotated[float, typer.Option(min=0.0, help='Perceived frames a second; 0 = only on demand.')] = 2.0,
@@ -28,6 +29,7 @@ def node(
     parameters = {
         'checkpoint': '' if checkpoint is None else str(checkpoint.resolve()),
         'backend': backend.value,
+        'graphs': '' if graphs is None else str(graphs.resolve()),
         'image_transport': 'compressed' if compressed else 'raw',
         'perception_rate': rate,
         'seed': seed,

@@ -18,7 +18,7 @@ Seed = Annotated[int, typer.Option('--seed', min=0, help='Seed of noise and scen
 Json = Annotated[bool, typer.Option('--json', help='Print one JSON object on standard output, nothing else.')]
 Device = Annotated[
     Optional[str],  # noqa: UP045
-    typer.Option('--device', help='Torch device, for example cpu or cuda:0; default the best that is there.'),
+    typer.Option('--device', help='For example cpu or cuda:0, for onnx also tensorrt:0; default what is there.'),
 ]
 Threads = Annotated[
     Optional[int],  # noqa: UP045
@@ -31,9 +31,15 @@ class BackendName(str, Enum):
 
     auto = 'auto'
     torch = 'torch'
+    onnx = 'onnx'
+    tensorrt = 'tensorrt'
 
 
 Backend = Annotated[BackendName, typer.Option('--backend', help='What computes the model.')]
+Graphs = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option('--graphs', metavar='DIR', help='Exported graphs for onnx and tensorrt; default the cache.'),
+]
 
 
 def one_mode(text: str) -> str:

@@ -20,6 +20,7 @@ def perceive(
     seed: options.Seed = 0,
     checkpoint: options.Checkpoint = None,
     backend: options.Backend = options.BackendName.auto,
+    graphs: options.Graphs = None,
     device: options.Device = None,
     threads: options.Threads = None,
 ) -> None:
@@ -29,7 +30,7 @@ def perceive(
 
     frame = load_frame(image, fov)
     make_folder(out)
-    reasoner = open_reasoner(checkpoint, backend.value, device, threads)
+    reasoner = open_reasoner(checkpoint, backend.value, device, threads, graphs)
     ready = [event for event in reasoner.perceive(frame, ('depth', 'segmentation'), seed=seed)
              if isinstance(event, ImageReady)]  # fmt: skip
     record = write(out, frame, ready)

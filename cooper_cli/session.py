@@ -10,16 +10,19 @@ if TYPE_CHECKING:
     from cooper_model.reasoner import Reasoner
 
 
-def open_reasoner(checkpoint: Path | None, backend: str, device: str | None, threads: int | None) -> Reasoner:
+def open_reasoner(
+    checkpoint: Path | None, backend: str, device: str | None, threads: int | None, graphs: Path | None = None
+) -> Reasoner:
     """Load a checkpoint folder.
 
     :param threads: of a CPU back end; None leaves the choice to its library
+    :param graphs: folder of exported graphs; None for the user's cache
     :raises FileNotFoundError, ValueError: the folder is no checkpoint, or does not fit its configuration
     """
     set_threads(threads)
     from cooper_model.loading import load
 
-    return load(checkpoint, backend=backend, device=device)
+    return load(checkpoint, backend=backend, device=device, graphs=graphs)
 
 
 def set_threads(threads: int | None) -> int:
