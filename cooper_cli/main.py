@@ -21,6 +21,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     'perceive': ('cooper_cli.perceive:perceive', 'Write depth, masks and objects of an image to a folder.'),
     'verify': ('cooper_cli.verify:verify', 'Replay a golden case and compare every number.'),
     'eval': ('cooper_cli.evaluate:evaluate', 'Measure depth, masks and answers on fresh simulated scenes.'),
+    'export': ('cooper_cli.export:export', 'Write ONNX graphs, or build TensorRT engines.'),
     'record': ('cooper_cli.record:record', 'Record what a running node is asked into bags.'),
     'bench': ('cooper_cli.bench:bench', 'Measure speed and memory on fixed workloads.'),
 }
