@@ -99,7 +99,7 @@ setup(
         'sim': ['mujoco>=3.2'],
         'tensorrt': ['tensorrt>=10.16,<10.17'],
         'test': ['catkin_pkg', 'hypothesis', 'pytest', 'ruff'],
-        'train': ['accelerate', 'tensorboard'],
+        'train': ['accelerate>=1.0', 'peft>=0.17', 'pydantic>=2.12', 'tensorboard'],
         'viewer': ['rerun-sdk'],
     },
     entry_points={

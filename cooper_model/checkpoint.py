@@ -53,8 +53,8 @@ def load_model(
 
 def load_weights(
     folder: str | Path,
-    model: Cooper,
-    autoencoder: nn.Module,
+    model: Cooper | None,
+    autoencoder: nn.Module | None,
     device: str | torch.device = 'cpu',
     dtype: torch.dtype = torch.float32,
 ) -> None:
@@ -62,13 +62,15 @@ def load_weights(
 
     The two fixed position tables are computed where the folder lacks them or has them in another size.
 
+    :param model, autoencoder: None leaves the files of that one unread
     :raises FileNotFoundError, ValueError: as :func:`load_model`
     """
     folder = Path(folder)
-    parts = ((model, MODEL_STEMS, _position_tables(model.config)), (autoencoder, AUTOENCODER_STEMS, {}))
-    for module, stems, computed in parts:
-        state = _read_state(folder, stems, module, computed, torch.device(device), dtype)
-        module.load_state_dict(state, strict=True, assign=True)
+    tables = _position_tables(model.config) if model is not None else {}
+    for module, stems, computed in ((model, MODEL_STEMS, tables), (autoencoder, AUTOENCODER_STEMS, {})):
+        if module is not None:
+            state = _read_state(folder, stems, module, computed, torch.device(device), dtype)
+            module.load_state_dict(state, strict=True, assign=True)
 
 
 def _position_tables(config: CooperConfig) -> dict[str, Tensor]:

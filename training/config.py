@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
+
 from training.lora import LoraSettings
 
 
@@ -49,6 +51,11 @@ class LoopConfig:
     checkpoint_layers: bool = False
     shard: bool = False
     lora: LoraSettings | None = None
+
+    @property
+    def loaded(self) -> torch.dtype:
+        """Precision in which weights are read: as published where they stay frozen, or become float32 part by part."""
+        return torch.bfloat16 if self.bf16 and (self.shard or self.lora) else torch.float32
 
     def __post_init__(self) -> None:
         for name in ('steps', 'accumulate', 'save_every', 'evaluate_every', 'log_every'):

@@ -1,4 +1,7 @@
-"""Put a run's averaged weights into a checkpoint folder: ``python -m training.export --run runs/sft --out DIR``."""
+"""Put a run's averaged weights into a checkpoint folder: ``python -m training.export --run runs/sft --out DIR``.
+
+Adapters are merged into the weights that they were trained on.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from cooper_model.network.autoencoder import build_autoencoder
 from cooper_model.network.model import Cooper
 from cooper_model.prompts import FILE_NAME as PROMPTS
 from cooper_model.tokenizer import FILE_NAME as TOKENIZER
-from training.state import load_average
+from training.start import start_autoencoder, start_model
 
 
 def main() -> None:
@@ -26,8 +29,8 @@ def main() -> None:
     arguments = parser.parse_args()
     config = CooperConfig.load(arguments.architecture)
     model, autoencoder = Cooper(config), build_autoencoder(config.autoencoder)
-    load_average(arguments.run, model)
-    load_average(arguments.autoencoder, autoencoder)
+    start_model(arguments.run, model)
+    start_autoencoder(arguments.autoencoder, autoencoder)
     files = [arguments.architecture / name for name in (PROMPTS, TOKENIZER)]
     save_checkpoint(arguments.out, model, autoencoder, dtype=torch.float16, files=files)
 

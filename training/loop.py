@@ -52,12 +52,15 @@ class Run:
     """A model in training, its average, its optimiser and where it stands.
 
     :param start: what the weights began as; needed to use adapters later without the run's own settings
-    :raises ValueError: the folder holds a run of another model, or ``freeze`` names no module
+    :raises ValueError: the folder holds a run of another model, ``freeze`` names no module,
+        or there are to be adapters without a start
     """
 
     def __init__(
         self, model: nn.Module, config: LoopConfig, folder: str | Path, start: str | Path | None = None
     ) -> None:
+        if config.lora and start is None:
+            raise ValueError('lora: adapters need weights to start from; name a start')
         self.model, self.config, self.folder, self.start = model, config, Path(folder), start
         self.folder.mkdir(parents=True, exist_ok=True)
         self.accelerator = start_processes()

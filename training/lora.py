@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from training.state import SavedState
+
 # Every matrix of the language model's layers, of both experts.
 DECODER = r'language_model\.model\.layers\.\d+\.(self_attn|mlp\w*)\.\w+_proj\w*'
 
@@ -56,3 +58,13 @@ def merge_adapters(model: nn.Module) -> None:
             module.merge()
             parent, _, child = name.rpartition('.')
             setattr(model.get_submodule(parent), child, module.get_base_layer())
+
+
+def load_merged(saved: SavedState, model: nn.Module) -> None:
+    """Merge the averaged adapters of a run into a model that has the weights which the run began with.
+
+    :raises ValueError: the adapters are of another model
+    """
+    add_adapters(model, LoraSettings(**saved.lora))
+    saved.fill('average', {name: p for name, p in model.named_parameters() if p.requires_grad})
+    merge_adapters(model)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from cooper_model.checkpoint import load_weights
@@ -19,7 +20,8 @@ from training.datasets.base import ModelInput
 from training.datasets.simulation import SimulatedScenes
 from training.evaluation import HELD_OUT
 from training.latents import LatentCache
-from training.state import is_run, load_average
+from training.lora import load_merged
+from training.state import SavedState, is_run, load_average
 
 
 @dataclass(frozen=True)
@@ -45,17 +47,26 @@ class Start(ModelStart):
     latents: LatentCache
 
 
-def prepare_model(architecture: str | Path, autoencoder: str | Path, start: str | Path | None = None) -> ModelStart:
+def prepare_model(
+    architecture: str | Path,
+    autoencoder: str | Path,
+    start: str | Path | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> ModelStart:
     """Return the model of an architecture folder, with random weights unless there is a ``start``.
 
+    :param dtype: of weights that come from a checkpoint
     :raises FileNotFoundError, ValueError: a folder is missing, or of another model
     """
     folder = Path(architecture)
     config = CooperConfig.load(folder)
-    model, coder = Cooper(config), build_autoencoder(config.autoencoder)
+    # Nothing is drawn at random where a checkpoint brings it all.
+    with torch.device('cpu' if start is None or is_run(start) else 'meta'):
+        model = Cooper(config)
+    coder = build_autoencoder(config.autoencoder)
     if start is not None:
-        start_model(start, model)
-    start_autoencoder(autoencoder, coder, model)
+        start_model(start, model, dtype)
+    start_autoencoder(autoencoder, coder)
     return ModelStart(folder, model, coder)
 
 
@@ -76,20 +87,25 @@ def prepare(settings: Mapping[str, Any]) -> Start:
     return Start(start.folder, start.model, start.autoencoder, scenes, latents)
 
 
-def start_model(folder: str | Path, model: Cooper) -> None:
-    """Fill a model from a run's averaged weights or from a checkpoint.
+def start_model(folder: str | Path, model: Cooper, dtype: torch.dtype = torch.float32) -> None:
+    """Fill a model from a run's averaged weights, its adapters merged, or from a checkpoint, there in ``dtype``.
 
     :raises FileNotFoundError, ValueError: the folder is neither, or of another model
     """
-    if is_run(folder):
-        load_average(folder, model)
-    else:
-        load_weights(folder, model, build_autoencoder(model.config.autoencoder))
+    if not is_run(folder):
+        load_weights(folder, model, None, dtype=dtype)
+        return
+    with SavedState(folder) as saved:
+        if saved.lora is not None:
+            start_model(saved.meta['start'], model)
+            load_merged(saved, model)
+            return
+    load_average(folder, model)
 
 
-def start_autoencoder(folder: str | Path, autoencoder: nn.Module, model: Cooper) -> None:
-    """Fill an autoencoder likewise; ``model`` is of the same configuration and keeps its weights."""
+def start_autoencoder(folder: str | Path, autoencoder: nn.Module) -> None:
+    """Fill an autoencoder likewise."""
     if is_run(folder):
         load_average(folder, autoencoder)
     else:
-        load_weights(folder, Cooper(model.config), autoencoder)
+        load_weights(folder, None, autoencoder)

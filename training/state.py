@@ -137,6 +137,11 @@ class SavedState:
         self.step = int(found['step'])
         self.meta: dict[str, Any] = json.loads(found.get('meta', '{}'))
 
+    @property
+    def lora(self) -> dict[str, Any] | None:
+        """Settings of the adapters that were trained in place of the weights."""
+        return self.meta.get('config', {}).get('lora')
+
     def __enter__(self) -> SavedState:
         return self
 
@@ -180,15 +185,26 @@ class SavedState:
                 '(give the architecture that it was trained with, or another folder)'
             )
 
+    @torch.no_grad()
+    def fill(self, kind: str, weights: Mapping[str, Tensor]) -> None:
+        """Copy all tensors of a kind into weights.
+
+        :raises ValueError: as :meth:`check`
+        """
+        self.check(kind, {name: tuple(p.shape) for name, p in weights.items()})
+        for name, p in weights.items():
+            p.copy_(self.get(kind, name))
+
 
 def load_average(folder: str | Path, model: nn.Module) -> None:
     """Give ``model`` the averaged weights of a run, and those that the run kept frozen.
 
-    :raises FileNotFoundError, ValueError: the folder holds no run, or one of another model
+    :raises FileNotFoundError, ValueError: the folder holds no run, or one of another model, or adapters alone
     """
     weights = dict(model.named_parameters())
     with SavedState(folder) as saved:
-        frozen = set(saved.names('frozen'))
-        saved.check('average', {name: tuple(p.shape) for name, p in weights.items() if name not in frozen})
-        for name, p in weights.items():
-            p.data.copy_(saved.get('frozen' if name in frozen else 'average', name))
+        if saved.lora is not None:
+            raise ValueError(f'{folder} holds adapters alone; name it as the start of a stage or of training.export')
+        frozen = saved.names('frozen')
+        saved.fill('frozen', {name: weights[name] for name in frozen if name in weights})
+        saved.fill('average', {name: p for name, p in weights.items() if name not in frozen})

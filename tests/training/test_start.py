@@ -20,7 +20,7 @@ def test_weights_come_from_a_checkpoint_or_a_run(tmp_path: Path) -> None:
     expected, expected_autoencoder = load_model(folder)
     model, autoencoder = Cooper(tiny_config()), build_autoencoder(tiny_config().autoencoder)
     start_model(folder, model)
-    start_autoencoder(folder, autoencoder, model)
+    start_autoencoder(folder, autoencoder)
     for name, weight in expected.state_dict().items():
         assert torch.equal(model.state_dict()[name], weight), name
     for name, weight in expected_autoencoder.state_dict().items():

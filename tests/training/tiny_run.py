@@ -1,4 +1,4 @@
-"""A real run of a tiny model, to be started once or by torchrun: ``python -m tests.training.tiny_run OUT SETTINGS``."""
+"""Real runs of a tiny model, alone or under torchrun: ``python -m tests.training.tiny_run '[{"out": ...}, ...]'``."""
 
 from __future__ import annotations
 
@@ -54,11 +54,13 @@ def loss_of(model: Cooper, rng: np.random.Generator, uneven: bool) -> dict[str, 
     return {'total': parts['text'] + parts['depth'], **parts, 'tokens': 20.0}
 
 
-def main(out: str, settings: Mapping, uneven: bool = False, evaluate: bool = False, stop: int = -1) -> None:
+def main(
+    out: str, settings: Mapping | None = None, uneven: bool = False, evaluate: bool = False, stop: int = -1
+) -> None:
+    """Train; ``stop`` is a step before which every process kills itself."""
     torch.manual_seed(7)
-    torch.set_num_threads(1)
     model = Cooper(tiny_config())
-    run = Run(model, LoopConfig(**{**SETTINGS, **settings}), out)
+    run = Run(model, LoopConfig(**{**SETTINGS, **(settings or {})}), out)
 
     def loss(step: int, rng: np.random.Generator) -> dict[str, Tensor | float]:
         if step == stop:
@@ -73,14 +75,13 @@ def main(out: str, settings: Mapping, uneven: bool = False, evaluate: bool = Fal
     run.train(loss, score if evaluate else None)
 
 
-def start(out: Path, processes: int = 1, fails: bool = False, **arguments: object) -> str:
-    """Run :func:`main` in processes of their own; returns what they wrote to standard error."""
+def start(*runs: Mapping, processes: int = 1, fails: bool = False) -> None:
+    """Call :func:`main` for each of several runs in processes of their own."""
     how = ['-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', str(processes)] if processes > 1 else []
-    command = [sys.executable, *how, '-m', 'tests.training.tiny_run', json.dumps({'out': str(out), **arguments})]
+    command = [sys.executable, *how, '-m', 'tests.training.tiny_run', json.dumps(runs, default=str)]
     environment = {**os.environ, 'OMP_NUM_THREADS': '1'}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
     assert (done.returncode != 0) == fails, done.stderr
-    return done.stderr
 
 
 def logged(out: Path, name: str, group: str = 'train') -> list[float]:
@@ -90,4 +91,5 @@ def logged(out: Path, name: str, group: str = 'train') -> list[float]:
 
 
 if __name__ == '__main__':
-    main(**json.loads(sys.argv[1]))
+    for arguments in json.loads(sys.argv[1]):
+        main(**arguments)
