@@ -1,43 +1,44 @@
-"""From pixels with class and level to instances.
+"""From a segmentation picture to instances.
 
-Connected pixels of one class and one level form a part. Small parts, and thin ones of doubtful colour (the
-rims that blur leaves between two colours), fall to what is around them. Where blue tells how high an instance
-lies in the picture, a part that lies higher or lower than its blue says is a piece of a larger instance that
-something stands before, and touching parts whose blues lean towards each other are one instance that the
-model drew across the border of two levels. Pieces side by side, each at the height that its blue says, look
-like two instances and stay two.
+Connected pixels of like colour form a part, which takes the class and the level of blue that its mean colour is nearest
+to. Where blue tells how high an instance lies in the picture, a part that lies higher or lower than its blue says is a
+piece of a larger instance that something stands before. Pieces side by side, each at the height that its blue says,
+look like two instances and stay two.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 
 from cooper_model.colour_code import Pixels
 from cooper_model.config import ColourCodeConfig
+from cooper_model.regions import JoinRule, Regions, connected, dissolve, join_alike, thin
 
-_PLACE_TOLERANCE = 0.25
-_LEAN = 0.4
+BORDER_WORTH = 2.0
+"""Squared error that a pixel of border is worth. Colours are measured in the smallest step of the code."""
+
+SAME = 0.55
+"""Mean difference up to which two neighbours are one, in the same unit: colours of the code are 1 or more apart."""
+
+_FIRM = 0.95
 _RIM_SURE = 0.9
-_RIM_INSIDE = 0.05
+_PLACE_TOLERANCE = 0.25
 
 
 @dataclass
 class _Part:
-    """Connected pixels of one class and level.
+    """A region of one class and level.
 
     :param sum_y: sum over the pixels of their rows' places, 0 top .. 1 bottom
-    :param lean: mean blue less the level's blue
     """
 
     kind: int
     level: int
     owner: int
-    area: float = 0.0
-    sum_y: float = 0.0
-    lean: float = 0.0
+    area: float
+    sum_y: float
 
 
 def label_instances(
@@ -51,13 +52,9 @@ def label_instances(
     :param by_place: whether blue tells the height of an instance; otherwise a class and a blue make one
     """
     background = len(code.names)
-    levels = np.asarray(code.blue or (0,), np.float32)
-    blue = colours[..., 2]
-    parts_map, parts = _parts(pixels, blue, code, min_area)
-    _fill(parts_map, parts, colours, code)
-    _measure(parts_map, parts, blue, levels)
+    parts_map, parts = _parts(pixels, colours, code, min_area)
     if by_place:
-        _join_by_place(parts_map, parts, levels)
+        _join_by_place(parts, len(code.blue))
     else:
         _join_equal(parts)
     objects = sorted(
@@ -65,87 +62,44 @@ def label_instances(
         key=lambda i: (parts[i].kind, parts[i].sum_y / parts[i].area),
     )
     number = {owner: n for n, owner in enumerate(objects, 1)}
-    table = np.asarray([0, *(number.get(part.owner, 0) for part in parts)])
+    table = np.asarray([number.get(part.owner, 0) for part in parts])
     kind_of = np.asarray([background, *(parts[owner].kind for owner in objects)])
     instances = table[parts_map]
     return kind_of[instances], instances
 
 
 def _parts(
-    pixels: Pixels, blue: np.ndarray, code: ColourCodeConfig, min_area: int
+    pixels: Pixels, colours: np.ndarray, code: ColourCodeConfig, min_area: int
 ) -> tuple[np.ndarray, list[_Part]]:
-    """Cut into parts. Part ``i`` is ``i + 1`` in the map; 0 is what belongs to none."""
-    background, levels = len(code.names), np.asarray(code.blue or (0,), np.float32)
-    keys = np.where(pixels.kinds == background, 0, pixels.level).astype(np.uint16)
-    keys += pixels.kinds.astype(np.uint16) * np.uint16(len(levels))
-    parts_map = np.zeros(keys.shape, np.uint16)
-    parts: list[_Part] = []
-    for key in np.flatnonzero(np.bincount(keys.ravel()) >= min_area).tolist():
-        window, numbered, kept = _solid(keys == key, pixels.sure, min_area)
-        table = np.zeros(numbered.max() + 1, np.uint16)
-        for number in kept:
-            parts.append(_Part(*divmod(key, len(levels)), owner=len(parts)))
-            table[number] = len(parts)
-        parts_map[window] += table[numbered]
-    # Where blue is so noisy that no level holds together, an object keeps the level of its mean.
-    for kind in np.flatnonzero(np.bincount(pixels.kinds.ravel()) >= min_area).tolist():
-        window, numbered, kept = _solid(pixels.kinds == kind, np.zeros_like(pixels.sure), min_area)
-        for number in kept:
-            region = numbered == number
-            if not parts_map[window][region].any():
-                level = int(np.abs(levels - blue[window][region].mean()).argmin())
-                parts.append(_Part(kind, level, owner=len(parts)))
-                parts_map[window][region] = len(parts)
-    return parts_map, parts
+    """Cut a picture into parts, numbered from 0 in the map ``(h, w)``."""
+    background, levels = len(code.names), np.asarray(code.blue or (0,), np.float64)
+    keys = pixels.kinds.astype(np.int32) * len(levels) + np.where(pixels.kinds == background, 0, pixels.level)
+    step = _steps(code)
+    scaled = colours / step
+    regions = connected(keys, scaled)
+    regions = join_alike(regions, _sure(regions, pixels) > _FIRM, JoinRule(BORDER_WORTH, SAME, min_area))
+    rims = thin(regions) & (_sure(regions, pixels) < _RIM_SURE)
+    regions = dissolve(regions, rims, scaled)
+    means = regions.means * step
+    pairs = np.asarray([*code.red_green, code.background], np.float64)
+    kinds = ((means[:, None, :2] - pairs) ** 2).sum(-1).argmin(1)
+    level = np.abs(means[:, 2:] - levels).argmin(1)
+    rows = np.broadcast_to((np.arange(keys.shape[0])[:, None] + 0.5) / keys.shape[0], keys.shape)
+    sum_y = np.bincount(regions.of_pixel.ravel(), rows.ravel())
+    measured = zip(kinds.tolist(), level.tolist(), regions.area.tolist(), sum_y.tolist(), strict=True)
+    return regions.of_pixel, [_Part(kind, level, n, area, y) for n, (kind, level, area, y) in enumerate(measured)]
 
 
-def _solid(
-    mask: np.ndarray, sure: np.ndarray, min_area: int
-) -> tuple[tuple[slice, slice], np.ndarray, list[int]]:
-    """Return the window of a mask, its components there, and which of them are neither small nor rims."""
-    mask = mask.view(np.uint8)
-    left, top, width, height = cv2.boundingRect(mask)
-    window = np.s_[top : top + height, left : left + width]
-    count, numbered, stats, _ = cv2.connectedComponentsWithStats(mask[window], connectivity=8)
-    area = stats[:, cv2.CC_STAT_AREA]
-    inner = np.bincount(numbered[cv2.erode(mask, np.ones((3, 3), np.uint8))[window] > 0], minlength=count)
-    total = np.bincount(numbered.ravel(), sure[window].ravel(), minlength=count)
-    keep = (area >= min_area) & ((inner >= _RIM_INSIDE * area) | (total >= _RIM_SURE * area))
-    return window, numbered, [n for n in range(1, count) if keep[n]]
+def _sure(regions: Regions, pixels: Pixels) -> np.ndarray:
+    return np.bincount(regions.of_pixel.ravel(), pixels.sure.ravel()) / regions.area
 
 
-def _fill(parts_map: np.ndarray, parts: list[_Part], colours: np.ndarray, code: ColourCodeConfig) -> None:
-    """Give what belongs to no part to the neighbouring part of the nearest colour, from outside inwards."""
-    if not parts:
-        return
-    blue = code.blue or (0,)
-    empty = (*code.background, 0)
-    objects = [(*pair, level) for pair in code.red_green for level in blue]
-    kinds = [part.kind * len(blue) + part.level for part in parts]
-    own = np.asarray([empty, *(objects[k] if k < len(objects) else empty for k in kinds)], np.float32)
-    open_rows, open_columns = np.nonzero(parts_map == 0)
-    while len(open_rows):
-        padded = cv2.copyMakeBorder(parts_map, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
-        around = np.stack(
-            [padded[open_rows + dy, open_columns + dx] for dy in range(3) for dx in range(3)], axis=1
-        )
-        away = ((own[around] - colours[open_rows, open_columns, None].astype(np.float32)) ** 2).sum(-1)
-        away[around == 0] = np.inf
-        best = away.argmin(1)
-        reached = np.isfinite(away[np.arange(len(best)), best])
-        parts_map[open_rows, open_columns] = around[np.arange(len(best)), best]
-        open_rows, open_columns = open_rows[~reached], open_columns[~reached]
-
-
-def _measure(parts_map: np.ndarray, parts: list[_Part], blue: np.ndarray, levels: np.ndarray) -> None:
-    flat = parts_map.ravel()
-    rows = np.broadcast_to((np.arange(blue.shape[0])[:, None] + 0.5) / blue.shape[0], blue.shape).ravel()
-    area = np.bincount(flat, minlength=len(parts) + 1)
-    sum_y = np.bincount(flat, rows, minlength=len(parts) + 1)
-    sum_blue = np.bincount(flat, blue.ravel(), minlength=len(parts) + 1)
-    for i, part in enumerate(parts, 1):
-        part.area, part.sum_y = float(area[i]), float(sum_y[i])
-        part.lean = float(sum_blue[i] / area[i] - levels[part.level])
+def _steps(code: ColourCodeConfig) -> np.ndarray:
+    """Return the smallest distance between two classes, for red and for green, and between two levels, for blue."""
+    pairs = np.unique(np.asarray([*code.red_green, code.background], np.float64), axis=0)
+    apart = np.linalg.norm(pairs[:, None] - pairs, axis=-1)[np.triu_indices(len(pairs), 1)]
+    classes, levels = (min(steps, default=255.0) for steps in (apart.tolist(), np.diff(np.unique(code.blue)).tolist()))
+    return np.asarray([classes, classes, levels], np.float64)
 
 
 def _in_place(sum_y: float, area: float, level: int, levels: int) -> bool:
@@ -154,41 +108,22 @@ def _in_place(sum_y: float, area: float, level: int, levels: int) -> bool:
     return level - _PLACE_TOLERANCE <= place <= level + 1 + _PLACE_TOLERANCE
 
 
-def _join_by_place(parts_map: np.ndarray, parts: list[_Part], levels: np.ndarray) -> None:
-    """Join pieces that only together lie where blue says, then touching parts that lean to each other."""
-    touching = _touching(parts_map)
-    count = len(levels)
+def _join_by_place(parts: list[_Part], levels: int) -> None:
+    """Join pieces of a class and level that only together lie where blue says."""
     for i in sorted(range(len(parts)), key=lambda i: parts[i].area):
-        piece = parts[parts[i].owner]
-        if piece is not parts[i] or _in_place(piece.sum_y, piece.area, piece.level, count):
+        piece = parts[i]
+        if piece.owner != i or _in_place(piece.sum_y, piece.area, piece.level, levels):
             continue
         fitting = [
             j
             for j, other in enumerate(parts)
             if other.owner == j != i
-            and other.kind == piece.kind
-            and (other.level == piece.level or (abs(other.level - piece.level) == 1 and (i, j) in touching))
-            and _in_place(
-                piece.sum_y + other.sum_y,
-                piece.area + other.area,
-                other.level if other.area > piece.area else piece.level,
-                count,
-            )
+            and (other.kind, other.level) == (piece.kind, piece.level)
+            and _in_place(piece.sum_y + other.sum_y, piece.area + other.area, piece.level, levels)
         ]
         if fitting:
             here = piece.sum_y / piece.area
             _join(parts, i, min(fitting, key=lambda j: abs(parts[j].sum_y / parts[j].area - here)))
-    for i, j in sorted(touching):
-        one, other = parts[i], parts[j]
-        if (
-            i < j
-            and one.kind == other.kind
-            and abs(one.level - other.level) == 1
-            and one.owner != other.owner
-        ):
-            step = float(levels[other.level] - levels[one.level])
-            if (one.lean - other.lean) / step > _LEAN:
-                _join(parts, one.owner, other.owner)
 
 
 def _join_equal(parts: list[_Part]) -> None:
@@ -207,13 +142,3 @@ def _join(parts: list[_Part], i: int, j: int) -> None:
     for part in parts:
         if part.owner == small:
             part.owner = large
-
-
-def _touching(parts_map: np.ndarray) -> set[tuple[int, int]]:
-    """Return the pairs of parts that share an edge of a pixel, both ways round."""
-    pairs = set()
-    for one, other in ((parts_map[:, 1:], parts_map[:, :-1]), (parts_map[1:], parts_map[:-1])):
-        differ = (one != other) & (one > 0) & (other > 0)
-        coded = np.unique(one[differ].astype(np.int64) << 16 | other[differ])
-        pairs.update((int(c >> 16) - 1, int(c & 0xFFFF) - 1) for c in coded)
-    return pairs | {(j, i) for i, j in pairs}

@@ -109,7 +109,7 @@ def test_blue_too_noisy_for_levels_loses_no_object():
     labels[20:70, 30:90] = 4
     instances = (labels == 4).astype(np.uint16)
     clean = perception.encode_segmentation(labels, instances, CODE)
-    noise = np.random.default_rng(0).normal(0, 60, labels.shape)
+    noise = np.random.default_rng(0).normal(0, 45, labels.shape)
     picture = clean.astype(np.float32)
     picture[..., 2] += noise * (labels == 4)
     found = perception.segmentation(as_picture(np.clip(picture, 0, 255)), labels.shape, CODE)
