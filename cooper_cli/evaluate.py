@@ -31,7 +31,6 @@ def evaluate(
     json: options.Json = False,
     checkpoint: options.Checkpoint = None,
     backend: options.Backend = options.BackendName.auto,
-    graphs: options.Graphs = None,
     device: options.Device = None,
     threads: options.Threads = None,
 ) -> None:
@@ -42,7 +41,7 @@ def evaluate(
     from cooper_sim.distribution import Distribution
 
     names = tuple(modes.split(','))
-    setup = Setup(checkpoint, backend.value, device, threads, names, seed, graphs=graphs)
+    setup = Setup(checkpoint, backend.value, device, threads, names, seed)
     count = workers or _default_workers(setup, scenes)
     start = time.perf_counter()
     seeds = scene_seeds(scenes, seed)

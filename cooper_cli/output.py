@@ -7,6 +7,7 @@ import math
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -44,6 +45,13 @@ def plain(value: Any) -> Any:
     if isinstance(value, (float, np.floating)):
         return float(f'{value:.6g}') if math.isfinite(value) else None
     return int(value) if isinstance(value, np.integer) else value
+
+
+def write_lines(path: Path, values: Iterable[Mapping[str, Any]]) -> None:
+    """Write strict JSON objects into a file, one a line; its folder is made if missing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = (json.dumps(plain(value), ensure_ascii=False, allow_nan=False) + '\n' for value in values)
+    path.write_text(''.join(lines), encoding='utf-8')
 
 
 def relation_record(relation: Relation) -> dict[str, Any]:
