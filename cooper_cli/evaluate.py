@@ -31,6 +31,7 @@ def evaluate(
     json: options.Json = False,
     checkpoint: options.Checkpoint = None,
     backend: options.Backend = options.BackendName.auto,
+    graphs: options.Graphs = None,
     device: options.Device = None,
     threads: options.Threads = None,
 ) -> None:
@@ -41,7 +42,7 @@ def evaluate(
     from cooper_sim.distribution import Distribution
 
     names = tuple(modes.split(','))
-    setup = Setup(checkpoint, backend.value, device, threads, names, seed)
+    setup = Setup(checkpoint, backend.value, device, threads, names, seed, graphs=graphs)
     count = workers or _default_workers(setup, scenes)
     start = time.perf_counter()
     seeds = scene_seeds(scenes, seed)
