@@ -22,6 +22,7 @@ from cooper_model.reasoner import MODALITIES
 from cooper_model.transforms import resize
 from cooper_model.types import Modality
 from training.compiled import compile_layers, eager
+from training.curves import Parts
 from training.data import Mixture, Sample, grid_of, open_mixture
 from training.datasets.base import DataEntry, ModelInput
 from training.describe import REQUEST, describe
@@ -30,6 +31,7 @@ from training.initialise import initialise
 from training.latents import as_pixels
 from training.loop import LoopConfig, Run
 from training.losses import draw_times, flow_loss, mix, text_loss
+from training.processes import start_processes
 from training.segments import model_text, user_text
 from training.settings import config_argument, read_settings
 from training.start import model_input, prepare_model
@@ -112,8 +114,11 @@ class Stage1:
         self.tokenizer = words.tokenizer
         self.requests = request_ids(words.prompts, words.tokenizer)
 
-    def loss(self, samples: Sequence[Sample], settings: Stage1Config, rng: np.random.Generator) -> Mapping[str, Tensor]:
-        """Return the loss of a batch: the flow loss of each modality that occurs, and of descriptions."""
+    def loss(self, samples: Sequence[Sample], settings: Stage1Config, rng: np.random.Generator) -> Parts:
+        """Return the loss of a batch: the flow loss of each modality that occurs, and of descriptions.
+
+        ``tokens`` and ``scenes`` beside it count the work.
+        """
         made = Batch()
         for sample in samples:
             self.append(made, sample, settings, rng)
@@ -141,7 +146,8 @@ class Stage1:
         if settings.describe_weight > 0:
             parts['text'] = text_loss(self.model, output.understanding, batch.labels.to(device))
             total = total + settings.describe_weight * parts['text']
-        return {'total': total, **parts}
+        tokens = sum(segment.tokens for sequence in made.sequences for segment in sequence)
+        return {'total': total, **parts, 'tokens': tokens, 'scenes': len(samples)}
 
     def append(self, made: Batch, sample: Sample, settings: Stage1Config, rng: np.random.Generator) -> None:
         """Append one image: once as latents and once for the ViT, and every continuation as a branch of its own."""
@@ -188,14 +194,15 @@ def main() -> None:
     settings = read_settings(config_argument(__doc__), Settings)
     start = prepare_model(settings.architecture, settings.autoencoder, settings.start)
     model = start.model
+    start.autoencoder.to(start_processes().device)
     words = model_input(start.folder, model.config, settings.stage.max_tokens)
     mixture = open_mixture(settings.data, words, start.autoencoder)
     stage = Stage1(model, words)
     if settings.start is None:
         initialise(model, first_grid(mixture), settings.loop.seed)
-    run = Run(model, settings.loop, settings.out)
+    run = Run(model, settings.loop, settings.out, settings.start)
 
-    def loss(step: int, rng: np.random.Generator) -> Mapping[str, Tensor]:
+    def loss(step: int, rng: np.random.Generator) -> Parts:
         return stage.loss(mixture.draw(settings.stage.batch, rng), settings.stage, rng)
 
     def evaluate(step: int) -> Mapping[str, float]:
