@@ -6,9 +6,10 @@ components of 8x8 patches, so that the convolutions only learn what those miss; 
 
 from __future__ import annotations
 
-import argparse
 import logging
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -17,12 +18,32 @@ from torch import Tensor
 from cooper_model.config import AutoencoderConfig, CooperConfig
 from cooper_model.network.autoencoder import PatchAutoencoder
 from training.datasets.simulation import SimulatedScenes
-from training.loop import LoopConfig, Run, read_config
+from training.loop import LoopConfig, Run
+from training.settings import config_argument, read_settings
 
 CROP = 64
 PATCH = 8
 HELD_OUT = 64
 KINDS = ('image', 'depth', 'segmentation')
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A run of the autoencoder.
+
+    :param architecture: folder with configuration
+    :param scenes: folder of simulated scenes, of which the first ``limit`` are used
+    :param batch: crops a step
+    :param weights: of the error of each kind of picture
+    """
+
+    architecture: Path
+    scenes: Path
+    out: Path
+    limit: int
+    batch: int
+    weights: Mapping[str, float]
+    loop: LoopConfig
 
 
 def read_pictures(scenes: SimulatedScenes, limit: int) -> np.ndarray:
@@ -71,29 +92,26 @@ def crops(pictures: np.ndarray, count: int, rng: np.random.Generator) -> Tensor:
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('--config', required=True)
-    arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO)
-    settings = read_config(arguments.config)
-    config = CooperConfig.load(settings['architecture'])
-    scenes = SimulatedScenes(settings['scenes'], config)
+    settings = read_settings(config_argument(__doc__), Settings)
+    config = CooperConfig.load(settings.architecture)
+    scenes = SimulatedScenes(settings.scenes, config)
     model = PatchAutoencoder(config.autoencoder)
-    torch.manual_seed(settings['loop'].get('seed', 0))
-    pictures = read_pictures(scenes, settings['limit'])
+    torch.manual_seed(settings.loop.seed)
+    pictures = read_pictures(scenes, settings.limit)
     initialise(model, as_tensor(pictures[:, :200]))
-    run = Run(model, LoopConfig(**settings['loop']), settings['out'])
-    weights = torch.tensor([settings['weights'][kind] for kind in KINDS])
-    batch = settings['batch']
+    run = Run(model, settings.loop, settings.out)
+    device = run.accelerator.device
+    weights = torch.tensor([settings.weights[kind] for kind in KINDS], device=device)
 
     def loss(step: int, rng: np.random.Generator) -> dict[str, Tensor]:
-        target = crops(pictures, batch // 3, rng)
+        target = crops(pictures, settings.batch // 3, rng).to(device)
         error = (model.decode(model.encode(target)).float() - target).unflatten(0, (3, -1))
         parts = (error.abs() + error.square()).flatten(1).mean(1)
         named = {f'pixels/{kind}': part for kind, part in zip(KINDS, parts, strict=True)}
         return {'total': (parts * weights).sum(), **named}
 
-    held_out = as_tensor(pictures[:, -HELD_OUT:])
+    held_out = as_tensor(pictures[:, -HELD_OUT:]).to(device)
 
     @torch.inference_mode()
     def evaluate(step: int) -> dict[str, float]:

@@ -16,7 +16,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import yaml
 from accelerate.utils import broadcast
 from torch import Tensor, nn
 
@@ -35,17 +34,6 @@ Loss = Callable[[int, np.random.Generator], Parts]
 def batch_rng(seed: int, step: int, slot: int = 0) -> np.random.Generator:
     """Return the random stream of one batch of a step."""
     return np.random.default_rng((seed, step, slot))
-
-
-def read_config(path: str | Path) -> dict:
-    """Read a stage's YAML file.
-
-    :raises FileNotFoundError, ValueError: it is missing, or not a mapping
-    """
-    values = yaml.safe_load(Path(path).read_text(encoding='utf-8'))
-    if not isinstance(values, dict):
-        raise ValueError(f'{path} holds {type(values).__name__}, expected a mapping of settings')
-    return values
 
 
 class Run:

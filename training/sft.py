@@ -7,7 +7,6 @@ image are trained at once, as branches that share its tokens. The text loss fall
 
 from __future__ import annotations
 
-import argparse
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -16,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from cooper_model.grammar import format_turn
 from cooper_model.network.model import Cooper
@@ -29,16 +27,18 @@ from cooper_model.types import Modality, Mode
 from cooper_sim.questions import Question, ask_questions
 from cooper_sim.records import Record
 from training.compiled import compile_layers, eager
+from training.curves import Parts
 from training.datasets.simulation import Pictures, SimulatedScenes
 from training.describe import REQUEST, describe
 from training.evaluation import evaluate_answers, evaluate_maps, request_ids
 from training.initialise import initialise
 from training.latents import LatentCache
-from training.loop import LoopConfig, Run, read_config
+from training.loop import LoopConfig, Run
 from training.losses import draw_times, flow_loss, mix, text_loss
 from training.segments import model_text, user_text
+from training.settings import config_argument, read_settings
 from training.stage1 import vision_pixels
-from training.start import prepare
+from training.start import SceneSettings, prepare
 from training.traces import PLANS, answering_turn, looking_turn
 
 SHARED = (0, 1)  # the camera image's latent and ViT segments, first in every sample
@@ -68,6 +68,16 @@ class SftConfig:
     map_weights: Mapping[str, float] = field(default_factory=lambda: dict.fromkeys(MODALITIES, 1.0))
     listed_choices: float = 0.5
     drawn_in_thought: float = 0.6
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(SceneSettings):
+    """A run of stage 2a."""
+
+    out: Path
+    stage: SftConfig
+    loop: LoopConfig
+    compile: bool = False
 
 
 @dataclass
@@ -110,8 +120,8 @@ class Sft:
         patch = self.config.vision.patch_size
         self.vision_grid = (height // patch, width // patch)
 
-    def loss(self, numbers: np.ndarray, settings: SftConfig, rng: np.random.Generator) -> Mapping[str, Tensor]:
-        """Return the loss on scenes ``numbers``."""
+    def loss(self, numbers: np.ndarray, settings: SftConfig, rng: np.random.Generator) -> Parts:
+        """Return the loss on scenes ``numbers``; ``tokens`` and ``scenes`` beside it count the work."""
         samples: list[Sample] = []
         vision = latents = 0
         for number in numbers:
@@ -147,7 +157,8 @@ class Sft:
                 velocities = [output.velocities[n] for n in own]
                 parts[modality] = flow_loss(velocities, clean[own], noise[own])
                 total = total + settings.map_weights[modality] * parts[modality]
-        return {'total': total, **parts}
+        tokens = sum(segment.tokens for sample in samples for segment in sample.segments)
+        return {'total': total, **parts, 'tokens': tokens, 'scenes': len(samples)}
 
     def sample(
         self, record: Record, settings: SftConfig, rng: np.random.Generator, vision: int, latents: int
@@ -237,21 +248,17 @@ def _draw_name(chances: Mapping[Any, float], rng: np.random.Generator) -> Any:
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('--config', required=True)
-    arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO)
-    settings = read_config(arguments.config)
-    start = prepare(settings)
+    settings = read_settings(config_argument(__doc__), Settings)
+    data, loop = settings.stage, settings.loop
+    start = prepare(settings, loop.loaded)
     model, scenes = start.model, start.scenes
-    loop = LoopConfig(**settings['loop'])
     stage = Sft(model, scenes, start.latents, start.folder)
-    if 'start' not in settings:
+    if settings.start is None:
         initialise(model, stage.grid, loop.seed)
-    run = Run(model, loop, settings['out'])
-    data = SftConfig(**settings['stage'])
+    run = Run(model, loop, settings.out, settings.start)
 
-    def loss(step: int, rng: np.random.Generator) -> Mapping[str, Tensor]:
+    def loss(step: int, rng: np.random.Generator) -> Parts:
         return stage.loss(rng.integers(0, len(start.latents), data.batch), data, rng)
 
     def evaluate(step: int) -> Mapping[str, float]:
@@ -259,7 +266,7 @@ def main() -> None:
             maps = evaluate_maps(model, start.autoencoder, scenes, request_ids(stage.prompts, stage.tokenizer))
             return maps | evaluate_answers(model, start.autoencoder, scenes, start.folder)
 
-    if settings.get('compile'):
+    if settings.compile:
         compile_layers(model)
     run.train(loss, evaluate)
 

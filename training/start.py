@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -21,6 +19,7 @@ from training.datasets.simulation import SimulatedScenes
 from training.evaluation import HELD_OUT
 from training.latents import LatentCache
 from training.lora import load_merged
+from training.processes import start_processes
 from training.state import SavedState, is_run, load_average
 
 
@@ -75,15 +74,36 @@ def model_input(folder: Path, config: CooperConfig, max_tokens: int | None = Non
     return ModelInput(config, Tokenizer.load(folder, config.tokens), Prompts.load(folder), max_tokens)
 
 
-def prepare(settings: Mapping[str, Any]) -> Start:
+@dataclass(frozen=True)
+class SceneSettings:
+    """What a stage on simulated scenes names.
+
+    :param architecture: folder with configuration, tokenizer and prompts
+    :param autoencoder: folder of a run or a checkpoint; frozen
+    :param scenes: folder of simulated scenes
+    :param latents: file of their latents, written when absent
+    :param limit: scenes to train on at most
+    :param start: like ``autoencoder``, for the model's weights; None for random ones
+    """
+
+    architecture: Path
+    autoencoder: Path
+    scenes: Path
+    latents: Path
+    limit: int
+    start: Path | None = None
+
+
+def prepare(settings: SceneSettings, dtype: torch.dtype = torch.float32) -> Start:
     """Read what a stage on simulated scenes names.
 
-    :raises KeyError: a setting is missing
+    :raises FileNotFoundError, ValueError: a folder is missing, or of another model
     """
-    start = prepare_model(settings['architecture'], settings['autoencoder'], settings.get('start'))
-    scenes = SimulatedScenes(settings['scenes'], start.model.config)
-    used = min(settings['limit'], len(scenes) - HELD_OUT)
-    latents = LatentCache(settings['latents'], scenes, start.autoencoder, used)
+    start = prepare_model(settings.architecture, settings.autoencoder, settings.start, dtype)
+    scenes = SimulatedScenes(settings.scenes, start.model.config)
+    used = min(settings.limit, len(scenes) - HELD_OUT)
+    with start_processes().main_process_first():
+        latents = LatentCache(settings.latents, scenes, start.autoencoder, used)
     return Start(start.folder, start.model, start.autoencoder, scenes, latents)
 
 
