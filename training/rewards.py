@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cooper_model.grammar import TAGS, Action
+from cooper_sim.grading import Truth, is_right, read_number
+from training.benchmarks.number import mean_relative_accuracy
 from training.datasets.base import Flag
 
 BONUS = 0.2
@@ -118,3 +120,14 @@ def group_rewards(outcomes: Sequence[Outcome], flag: Flag, config: ExplorationCo
         Reward(outcome.accuracy, format_reward(outcome), gain)
         for outcome, gain in zip(outcomes, explored, strict=True)
     ]
+
+
+def graded_accuracy(answer: str, truth: Truth) -> float:
+    """Return the accuracy of a short answer, where a length that is nearly right earns nearly all of 1.
+
+    Lengths by mean relative accuracy, everything else right or wrong.
+    """
+    if truth.value is None or not truth.unit or truth.choices:
+        return float(is_right(answer, truth))
+    value = read_number(answer, truth.unit)
+    return 0.0 if value is None else mean_relative_accuracy(value, truth.value)
