@@ -26,6 +26,8 @@ from cooper_cli.evaluation import DISTRIBUTION, SceneResult, Setup, measure_scen
 from cooper_cli.machine import describe_machine
 from cooper_cli.output import plain
 from cooper_cli.report import depth_figures, segmentation_figures
+from cooper_model.backends.graphs import fingerprint_checkpoint
+from cooper_model.loading import default_checkpoint
 from cooper_sim.distribution import Distribution
 from training.benchmarks.statistics import difference
 
@@ -117,6 +119,7 @@ def _measure_all(given: argparse.Namespace) -> dict[str, Any]:
     setup = Setup(given.checkpoint, 'auto', given.device, 1 if given.workers > 1 else None, (), given.seed, sampler)
     asked = {
         'checkpoint': 'nano' if given.checkpoint is None else str(given.checkpoint),
+        'fingerprint': fingerprint_checkpoint(given.checkpoint or default_checkpoint()),
         'scenes': given.scenes,
         'seed': given.seed,
         'shift': given.shift,

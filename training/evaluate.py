@@ -14,7 +14,7 @@ import json
 import logging
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,9 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from cooper_model.backends.graphs import fingerprint_checkpoint
 from cooper_model.loading import BACKENDS, default_checkpoint, load
+from cooper_model.prompts import Prompts
 from cooper_model.types import MODES
 from training.benchmarks.asking import Asker, judged, scored, unscored
 from training.benchmarks.items import Item, Skipped
@@ -49,6 +51,7 @@ class Plan:
     mode: str
     checkpoint: Path
     backend: str
+    graphs: Path | None
     device: str | None
     seed: int
     limit: int | None
@@ -68,7 +71,8 @@ def run(plan: Plan) -> dict[str, Any]:
         'scoring': plan.scoring,
         'join_images': plan.join_images,
         'mode': plan.mode,
-        'checkpoint': fingerprint(plan.checkpoint),
+        'checkpoint': fingerprint_checkpoint(plan.checkpoint),
+        'prompts': asdict(Prompts.load(plan.checkpoint)),
         'backend': plan.backend,
         'device': plan.device,
         'seed': plan.seed,
@@ -95,17 +99,6 @@ def run(plan: Plan) -> dict[str, Any]:
     return summary
 
 
-def fingerprint(checkpoint: Path) -> dict[str, list[int]]:
-    """Return size and time of change [ns] of a checkpoint's files, by name.
-
-    :raises FileNotFoundError: there is no such folder
-    """
-    if not checkpoint.is_dir():
-        raise FileNotFoundError(f'{checkpoint} is not a folder; give the folder of a checkpoint')
-    files = sorted(path for path in checkpoint.iterdir() if path.suffix in ('.json', '.safetensors', '.txt'))
-    return {path.name: [path.stat().st_size, path.stat().st_mtime_ns] for path in files}
-
-
 def _ask_all(plan: Plan, items: Sequence[Item], results: Results) -> list[Skipped]:
     """Ask what has no answer yet; returns the questions that cannot be asked."""
     waiting = [item for item in items if item.index not in results.records]
@@ -113,7 +106,7 @@ def _ask_all(plan: Plan, items: Sequence[Item], results: Results) -> list[Skippe
         return []
     folder = plan.benchmark.resolve().parent
     folders = [plan.images] if plan.images else [folder, folder / 'images']
-    reasoner = load(plan.checkpoint, plan.backend, plan.device)
+    reasoner = load(plan.checkpoint, plan.backend, plan.device, graphs=plan.graphs)
     asker = Asker(reasoner, plan.mode, plan.seed, folders, plan.join_images)
     refused = []
     columns = (TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -164,6 +157,7 @@ def _parser() -> argparse.ArgumentParser:
     asked.add_argument('--mode', choices=MODES, default='auto')
     asked.add_argument('--checkpoint', type=Path, default=default_checkpoint(), metavar='DIR')
     asked.add_argument('--backend', choices=('auto', *BACKENDS), default='auto')
+    asked.add_argument('--graphs', type=Path, help='folder of exported graphs, for a backend that runs them')
     asked.add_argument('--device', help='torch device; default the best that is there')
     asked.add_argument('--threads', type=int, help='of torch on a CPU')
     asked.add_argument('--seed', type=int, default=0, help='of the noise that maps start from')

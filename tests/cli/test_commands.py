@@ -118,8 +118,9 @@ def evaluate(checkpoint: Path, *arguments: str) -> dict:
     return json.loads(done.stdout)
 
 
-def test_eval_says_the_same_in_one_process_and_in_two(checkpoint):
+def test_eval_says_the_same_in_one_process_and_in_two(checkpoint, tmp_path):
     arguments = ('--scenes', '3', '--seed', '5', '--modes', 'direct,perception', '--threads', '1')
+    arguments += ('--answers', str(tmp_path / 'answers' / 'direct.jsonl'))
     one, two = (evaluate(checkpoint, *arguments, '--workers', workers) for workers in '12')
     assert one['scenes'] == 3 and 0 < one['questions'] <= 12
     assert one['distribution_version']
@@ -134,6 +135,9 @@ def test_eval_says_the_same_in_one_process_and_in_two(checkpoint):
     assert one['by_mode']['perception']['perceive_rate'] == 1
     assert sum(entry['n'] for entry in one['answers']['by_category'].values()) == one['questions']
     assert 0 < one['answers']['most_frequent'] <= 1
+    lines = [json.loads(line) for line in (tmp_path / 'answers' / 'direct.jsonl').read_text().splitlines()]
+    assert np.mean([line['score'] for line in lines]) == pytest.approx(one['answers']['overall'], abs=1e-5)
+    assert len(lines) == one['questions'] == len({line['index'] for line in lines})
 
 
 def test_bench_of_a_checkpoint_without_a_tokenizer(checkpoint, tmp_path):

@@ -126,6 +126,7 @@ def test_a_judge_decides_on_free_text_alone(benchmark, tmp_path, capsys, server)
         (('--judge-url', 'http://localhost:1/v1'), 'both --judge-url and --judge-model'),
         (('--limit', '0'), '--limit is 0'),
         (('--checkpoint', 'nowhere'), 'nowhere is not a folder'),
+        (('--checkpoint', '.'), 'no COOPER checkpoint'),
     ],
 )
 def test_wrong_options_are_told(benchmark, tmp_path, capsys, further, message):
