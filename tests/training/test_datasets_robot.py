@@ -8,10 +8,7 @@ import numpy as np
 import pytest
 
 from cooper_model.types import CameraIntrinsics, Frame
-from cooper_sim.types import VisibleObject
-from training.datasets.base import DataEntry
-from training.datasets.registry import open_pictures, open_questions
-from training.datasets.robot_format import (
+from cooper_sim.robot_format import (
     FRAMES,
     QUESTIONS,
     UNKNOWN,
@@ -20,6 +17,9 @@ from training.datasets.robot_format import (
     RobotWriter,
     millimetres,
 )
+from cooper_sim.types import VisibleObject
+from training.datasets.base import DataEntry
+from training.datasets.registry import open_pictures, open_questions
 
 CAMERA = CameraIntrinsics(96.0, 96.0, 63.5, 47.5, 128, 96)
 BALL = VisibleObject(

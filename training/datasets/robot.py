@@ -17,15 +17,7 @@ from cooper_model.transforms import resize
 from cooper_model.types import UNLABELLED, CameraIntrinsics, Modality
 from cooper_sim.grading import Truth
 from cooper_sim.records import Record
-from cooper_sim.scoring import nearest
-from cooper_sim.types import VisibleObject
-from training.datasets.base import DataEntry, Example, MapTruth, ModelInput, QuestionExample, Target, exact_reward
-from training.datasets.depth_pairs import depth_target, measured
-from training.datasets.images import existing, image_size, read_integers, read_rgb, same_size
-from training.datasets.listed import Item, Listed
-from training.datasets.masks import check_classes, class_table, coloured
-from training.datasets.report import LeftOut, ReadReport
-from training.datasets.robot_format import (
+from cooper_sim.robot_format import (
     FRAMES,
     QUESTIONS,
     UNKNOWN,
@@ -34,6 +26,14 @@ from training.datasets.robot_format import (
     parse_frame,
     parse_question,
 )
+from cooper_sim.scoring import nearest
+from cooper_sim.types import VisibleObject
+from training.datasets.base import DataEntry, Example, MapTruth, ModelInput, QuestionExample, Target, exact_reward
+from training.datasets.depth_pairs import depth_target, measured
+from training.datasets.images import existing, image_size, read_integers, read_rgb, same_size
+from training.datasets.listed import Item, Listed
+from training.datasets.masks import check_classes, class_table, coloured
+from training.datasets.report import LeftOut, ReadReport
 from training.datasets.rows import Line, find_list, read_rows
 from training.datasets.scores import depth_values, segmentation_values
 
