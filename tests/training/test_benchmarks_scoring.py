@@ -220,5 +220,6 @@ def test_words_and_numbers():
     assert final_text('<think>x</think>the mug') == 'the mug'
     assert quantities('about 2 m, or 6.5 ft') == [(2.0, 'm'), (6.5, 'ft')]
     assert quantities('1,250 mm') == [(1250.0, 'mm')]
-    assert quantities('two') == [(2.0, '')]
+    assert quantities('two') == quantities('There are two mugs.') == [(2.0, '')]
+    assert quantities('none') == []
     assert quantities('B2 or v1.5') == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from cooper_model.grammar import parse_number, parse_turn, short_answer
+from cooper_sim.grading import read_number
 
 _STYLED = re.compile(r'\\(?:text|textbf|mathrm|mathbf)\{([^{}]*)\}')
 _NUMBER_START = re.compile(r'(?<![\w.,])[-+]?\.?\d')
@@ -28,11 +29,11 @@ def mentions(text: str, words: str) -> bool:
 
 
 def quantities(text: str) -> list[tuple[float, str]]:
-    """Return every number with its unit, in order; a text that is one number word up to ten is that number."""
+    """Return every number with its unit, in order; of a text without digits the first number word up to ten."""
     starts = [match.start() for match in _NUMBER_START.finditer(text)]
     if not starts:
-        found = parse_number(text)
-        return [] if found is None else [found]
+        word = read_number(text)
+        return [] if word is None else [(word, '')]
     ends = [*starts[1:], len(text)]
     parts = (text[start : min(end, start + _LONGEST_NUMBER)] for start, end in zip(starts, ends, strict=True))
     return [found for part in parts if (found := parse_number(part)) is not None]
