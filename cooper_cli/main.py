@@ -23,6 +23,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     'eval': ('cooper_cli.evaluate:evaluate', 'Measure depth, masks and answers on fresh simulated scenes.'),
     'export': ('cooper_cli.export:export', 'Write ONNX graphs, or build TensorRT engines.'),
     'record': ('cooper_cli.record:record', 'Record what a running node is asked into bags.'),
+    'correct': ('cooper_cli.correct:correct', 'Tell the right answers to recorded questions, also in the browser.'),
+    'bag2data': ('cooper_cli.bag2data:bag2data', 'Turn bags of a robot into a folder to train on.'),
     'bench': ('cooper_cli.bench:bench', 'Measure speed and memory on fixed workloads.'),
 }
 BAD_INPUT, FAILURE, INTERRUPTED = 2, 1, 130

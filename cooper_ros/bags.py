@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import sqlite3
 import struct
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,11 @@ from rosbags.rosbag1 import ReaderError as Ros1ReaderError
 from rosbags.rosbag2 import ReaderError as Ros2ReaderError
 from rosbags.serde import SerdeError
 from rosbags.typesys import Stores, TypesysError, get_typestore
+
+if sys.version_info >= (3, 14):
+    from compression.zstd import ZstdError
+else:
+    from backports.zstd import ZstdError
 
 from cooper_ros.sources import SourceError
 
@@ -41,6 +47,7 @@ DAMAGE = (
     Ros2ReaderError,
     SerdeError,
     TypesysError,
+    ZstdError,
     sqlite3.Error,
     struct.error,
     EOFError,
@@ -48,6 +55,9 @@ DAMAGE = (
     ValueError,
     KeyError,
     IndexError,
+    TypeError,  # rosbags, where a file ends and a record should begin
+    OverflowError,  # lengths that are no lengths
+    MemoryError,
 )
 
 
@@ -113,6 +123,15 @@ class Recorded:
     role: Role
     time_ns: int
     message: Any
+
+
+def describe_image(name: str, kind: str, message: Any, count: int) -> ImageTopic:
+    """Return what an image topic holds, from its first message as ``rosbags`` decodes it."""
+    frame = message.header.frame_id
+    if kind == IMAGE:
+        return ImageTopic(name, False, message.encoding, message.width, message.height, frame, count)
+    width, height = _compressed_size(message.data.tobytes())
+    return ImageTopic(name, True, message.format, width, height, frame, count)
 
 
 class CameraBag:
@@ -247,12 +266,7 @@ class CameraBag:
         message = self._first(name)
         if message is None:
             return None
-        count = sum(connection.msgcount for connection in self._connections[name])
-        frame = message.header.frame_id
-        if kind == IMAGE:
-            return ImageTopic(name, False, message.encoding, message.width, message.height, frame, count)
-        width, height = _compressed_size(message.data.tobytes())
-        return ImageTopic(name, True, message.format, width, height, frame, count)
+        return describe_image(name, kind, message, sum(each.msgcount for each in self._connections[name]))
 
     def _camera_info(self, image: ImageTopic) -> str | None:
         wanted = self._wanted['camera_info']
@@ -269,7 +283,8 @@ class CameraBag:
             sizes_agree = info is not None and (
                 not image.width or (info.width, info.height) == (image.width, image.height)
             )
-            if sizes_agree and (shared := _shared_parts(image.name, name)):
+            shared = kinship(image.name, name)
+            if sizes_agree and shared:
                 fitting.append((shared + (info.header.frame_id == image.frame_id != ''), name))
         return max(fitting)[1] if fitting else None
 
@@ -288,8 +303,9 @@ def _registered_depth(image: ImageTopic, images: list[ImageTopic]) -> ImageTopic
     return max(fitting, key=lambda item: item[:2])[2] if fitting else None
 
 
-def _shared_parts(first: str, second: str) -> int:
-    shared = 0
+def kinship(first: str, second: str) -> int:
+    """Return how near two topics are: the parts that their names begin with in common, and one more for siblings."""
+    shared = int(first.rpartition('/')[0] == second.rpartition('/')[0])
     for a, b in zip(first.strip('/').split('/'), second.strip('/').split('/'), strict=False):
         if a != b:
             break

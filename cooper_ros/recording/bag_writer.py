@@ -79,12 +79,17 @@ class BagWriter:
 
     def abandon(self) -> None:
         """Give the file up after an error; it ends with the last whole chunk, without an index."""
-        path = self._writer.storage.path
+        storage = self._writer.storage
+        if storage is None:
+            return  # the file is whole, only the metadata is missing
         try:
             self._writer.abort()
         except OSError:
             pass  # what was still buffered cannot be written either
-        os.truncate(path, self._complete)
+        try:
+            os.truncate(storage.path, self._complete)
+        except OSError:
+            pass  # readers stop at what is not whole
 
 
 def _quality(latched: bool) -> Qos:

@@ -10,8 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from cooper_model.types import CameraIntrinsics
+from cooper_ros.bags import CAMERA_INFO, IMAGE
 from cooper_ros.encodings import colour_from_image, depth_from_image, labels_from_image
-from cooper_ros.readings import stamp_to_ns
+from cooper_ros.readings import intrinsics_from_message, stamp_to_ns
 from cooper_ros.recording.corrections import Correction
 from cooper_ros.salvage import open_bag
 
@@ -64,6 +66,7 @@ class Pictures:
     :param image, depth_color, segmentation: ``(height, width, 3)`` uint8 RGB
     :param instances: ``(height, width)`` int32, 0 where there is no object
     :param depth: ``(height, width)`` float32 [m], measured, NaN where invalid
+    :param intrinsics: of the camera
     """
 
     image: np.ndarray | None = None
@@ -71,6 +74,7 @@ class Pictures:
     segmentation: np.ndarray | None = None
     instances: np.ndarray | None = None
     depth: np.ndarray | None = None
+    intrinsics: CameraIntrinsics | None = None
 
 
 class QuestionBag:
@@ -106,11 +110,13 @@ class QuestionBag:
 
     def pictures(self, question: Recorded) -> Pictures:
         """Return the images of a question."""
-        found: dict[str, np.ndarray] = {}
-        kinds = ('sensor_msgs/msg/Image',)
+        found: dict[str, Any] = {}
+        kinds = (IMAGE, CAMERA_INFO)
         for topic, _, message in self._bag.read(kinds=kinds, start=question.time_ns, stop=question.time_ns + 1):
             ending = '/'.join(topic.split('/')[-2:])
-            if ending in _IMAGES:
+            if hasattr(message, 'k'):
+                found['intrinsics'] = intrinsics_from_message(message, message.width, message.height)
+            elif ending in _IMAGES:
                 name, decode = _IMAGES[ending]
                 found[name] = decode(message)
             elif message.encoding == '16UC1':

@@ -1,0 +1,217 @@
+"""From bags to a robot's data folder: frames, questions by rule, and what people corrected."""
+
+from __future__ import annotations
+
+import json
+import re
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from cooper_cli.bag2data_objects import Seen, observe, questions_about
+from cooper_model.types import Frame
+from cooper_ros.bags import BagError
+from cooper_ros.harvest.frames import Harvest, Harvested, Options
+from cooper_ros.harvest.novelty import Novelty
+from cooper_ros.harvest.report import BagReport
+from cooper_ros.harvest.streams import find_streams, is_of_instances
+from cooper_ros.recording.corrections import CorrectionStore, Verdict
+from cooper_ros.recording.desk import Desk, Entry
+from cooper_ros.recording.reader import RECORD
+from cooper_ros.salvage import Bag, open_bag
+from cooper_sim.grading import read_number
+from cooper_sim.robot_format import UNKNOWN, RobotQuestion, RobotWriter
+from cooper_sim.types import VisibleObject
+
+REPORT = 'report.json'
+_UNSAFE = re.compile(r'[^\w.-]+')
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What to make of the bags.
+
+    :param labels: names by number, for masks whose bag does not tell them
+    :param per_frame: questions a frame
+    :param progress: told what is being done
+    """
+
+    options: Options
+    labels: Mapping[int, str] = field(default_factory=dict)
+    per_frame: int = 4
+    progress: Callable[[str], None] = lambda text: None
+
+
+class DataFolder:
+    """Adds bags to a folder; goes on where an earlier run stopped, and adds nothing twice."""
+
+    def __init__(self, folder: Path, wishes: Wishes) -> None:
+        self._writer = RobotWriter(folder)
+        self._wishes = wishes
+        self._novelty = Novelty(wishes.options.novelty)
+        self._asked = {(question.frame, question.question) for question in self._writer.questions}
+        self._earlier = set(self._writer.frames)
+
+    def add(self, bags: list[Path]) -> list[BagReport]:
+        """Add bags and return what became of each; bags that cannot be read are told of, the others used."""
+        ours = tuple(f'{prefix_of(path)}_' for path in bags)
+        for name in sorted(self._earlier):
+            if not name.startswith(ours):  # frames of these bags are chosen again in their order
+                self._novelty.remember(_read(self._writer.folder / 'images' / f'{name}.png'))
+        reports = []
+        for path in bags:
+            self._wishes.progress(f'reading {path}')
+            report = BagReport(str(path))
+            reports.append(report)
+            try:
+                self._add_bag(path, report)
+            except BagError as error:
+                report.problem(str(error))
+        totals = {'frames': len(self._writer.frames), 'questions': len(self._writer.questions)}
+        text = json.dumps({**totals, 'bags': [report.record() for report in reports]}, indent=1, ensure_ascii=False)
+        (self._writer.folder / REPORT).write_text(text + '\n', encoding='utf-8')
+        return reports
+
+    def _add_bag(self, path: Path, report: BagReport) -> None:
+        bag = open_bag(path)
+        try:
+            entries = self._corrected(path, bag, report)
+            useless = frozenset(entry.question.stamp_ns for entry in entries if entry.verdict.useless)
+            try:
+                streams = find_streams(bag, self._wishes.options.wanted)
+            except BagError as error:
+                report.problem(str(error))
+            else:
+                labels = self._labels(bag, streams.labels)
+                instances = streams.mask is not None and is_of_instances(streams.mask)
+                if streams.mask is not None and not labels:
+                    report.problem(f'{streams.mask.name}: nothing names what it shows; give --labels FILE')
+                options = replace(self._wishes.options, useless=useless)
+                harvest = Harvest(bag, streams, options, self._novelty, report)
+                for harvested in harvest.frames():
+                    self._add_frame(path, harvested, labels, instances, report)
+        finally:
+            bag.close()
+        for entry in entries:
+            if not entry.verdict.useless:
+                self._add_correction(path, entry, report)
+
+    def _corrected(self, path: Path, bag: Bag, report: BagReport) -> list[Entry]:
+        """Return the questions of the bag that somebody has corrected."""
+        if RECORD not in bag.types.values():
+            return []
+        self._desk = Desk(path)
+        entries = self._desk.entries()
+        report.counts['recorded questions'] += len(entries)
+        corrected = [entry for entry in entries if entry.verdict != Verdict()]
+        report.counts['corrected'] += len(corrected)
+        report.counts['called useless'] += sum(entry.verdict.useless for entry in corrected)
+        return corrected
+
+    def _labels(self, bag: Bag, topic: str) -> dict[int, str]:
+        labels: dict[int, str] = {}
+        if topic:
+            for _, _, message in bag.read((topic,)):
+                labels.update({int(each.class_id): each.class_name.strip().lower() for each in message.class_map})
+        return {**labels, **self._wishes.labels}
+
+    def _add_frame(
+        self, path: Path, harvested: Harvested, labels: Mapping[int, str], instances: bool, report: BagReport
+    ) -> None:
+        name = frame_name(path, harvested.frame.stamp_ns)
+        seen = observe(harvested, labels, instances=instances) if labels else None
+        report.counts['objects'] += 0 if seen is None else len(seen.visible)
+        if name in self._writer.frames:
+            report.left_out['is in the folder already'] += 1
+        else:
+            up = harvested.up if seen is None else seen.up
+            things = () if seen is None else seen.visible
+            self._writer.add_frame(name, harvested.frame, None if seen is None else seen.instances, things, up)
+            report.counts['frames'] += 1
+        if seen is not None:
+            self._ask(name, seen, labels, report)
+
+    def _ask(self, name: str, seen: Seen, labels: Mapping[int, str], report: BagReport) -> None:
+        for each in questions_about(seen, labels, zlib.crc32(name.encode()), self._wishes.per_frame):
+            question = RobotQuestion(
+                name, each.text, each.answer, each.form, each.choices, each.value, each.unit, each.category,
+                each.object_ids,
+            )  # fmt: skip
+            report.counts['questions'] += self._add_question(question)
+
+    def _add_question(self, question: RobotQuestion) -> bool:
+        if (question.frame, question.question) in self._asked:
+            return False
+        self._writer.add_question(question)
+        self._asked.add((question.frame, question.question))
+        return True
+
+    def _add_correction(self, path: Path, entry: Entry, report: BagReport) -> None:
+        """Add a frame with the masks that a person drew, and the question with the right answer."""
+        recorded, verdict = entry.question, entry.verdict
+        name = frame_name(path, recorded.stamp_ns, recorded.query_id)
+        if name not in self._writer.frames:
+            pictures = self._desk.pictures(recorded.query_id)
+            if pictures.image is None:
+                report.left_out['corrected question without its frame'] += 1
+                return
+            store = CorrectionStore(entry.bag)
+            masks = {each: mask for each in verdict.masks if (mask := store.mask(verdict, each)) is not None}
+            frame = Frame(pictures.image, pictures.intrinsics, pictures.depth, recorded.stamp_ns, recorded.frame_id)
+            instances, things = drawn(frame, masks)
+            self._writer.add_frame(name, frame, instances, things)
+            report.counts['corrected frames'] += 1
+        if not verdict.answer:
+            return
+        added = self._add_question(corrected_question(name, entry))
+        report.counts['corrections'] += added
+        if not added:
+            report.left_out['correction is in the folder already'] += 1
+
+
+def prefix_of(path: Path) -> str:
+    """Return what ids of the frames of a bag begin with."""
+    return _UNSAFE.sub('-', path.name if path.is_dir() else path.stem)
+
+
+def frame_name(path: Path, stamp_ns: int, query_id: str = '') -> str:
+    """Return the id of a frame; those with corrections are apart from those that were harvested."""
+    return f'{prefix_of(path)}_{stamp_ns}{f"_{query_id}" if query_id else ""}'
+
+
+def drawn(frame: Frame, masks: Mapping[str, np.ndarray]) -> tuple[np.ndarray | None, tuple[VisibleObject, ...]]:
+    """Return the instance image of masks that people drew, unknown elsewhere, and its objects."""
+    if not masks:
+        return None, ()
+    numbered = np.zeros(frame.image.shape[:2], np.int32)
+    for number, mask in enumerate(masks.values(), start=1):
+        numbered[mask] = number
+    labels = dict(enumerate((name.lower() for name in masks), start=1))
+    seen = observe(Harvested(frame, numbered, None, None), labels, instances=True)
+    return np.where(seen.instances > 0, seen.instances, UNKNOWN), seen.visible
+
+
+def corrected_question(name: str, entry: Entry) -> RobotQuestion:
+    """Return a recorded question with the answer that a person gave."""
+    recorded, answer = entry.question, entry.verdict.answer
+    choices, value, unit = recorded.choices, None, ''
+    form = 'yes_no' if set(choices) == {'yes', 'no'} else 'choice' if choices else 'open'
+    if not choices and recorded.value is not None:
+        unit = recorded.unit
+        value = read_number(answer, unit)
+    if value is not None:
+        form = 'number'
+    elif not choices and answer.lower() in ('yes', 'no'):
+        form = 'yes_no'
+    return RobotQuestion(
+        name, recorded.question, answer, form, choices, value, unit if value is not None else '', source='correction'
+    )
+
+
+def _read(path: Path) -> np.ndarray:
+    with Image.open(path) as picture:
+        return np.array(picture.convert('RGB'))

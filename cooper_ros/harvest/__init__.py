@@ -1,0 +1,1 @@
+"""Frames worth learning from, out of a robot's bags: image, depth, mask, camera and gravity put together."""

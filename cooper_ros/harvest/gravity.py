@@ -1,0 +1,88 @@
+"""Which way is up for a camera, from recorded transforms."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from cooper_ros.harvest.streams import TF
+from cooper_ros.readings import stamp_to_ns
+from cooper_ros.salvage import Bag
+
+# Frames whose z points up, by REP 105 and REP 103; the first in the camera's ancestry counts.
+LEVEL_FRAMES = ('map', 'odom', 'world', 'earth', 'base_footprint', 'base_link', 'base')
+Vector = tuple[float, float, float]
+
+
+@dataclass
+class _Edge:
+    """Transforms from a child frame to its parent by time; static ones have time 0."""
+
+    parent: str
+    times: list[int] = field(default_factory=list)
+    rotations: list[np.ndarray] = field(default_factory=list)
+
+    def at(self, stamp_ns: int) -> np.ndarray:
+        return self.rotations[max(0, bisect_right(self.times, stamp_ns) - 1)]
+
+
+class Gravity:
+    """Recorded rotations between frames.
+
+    :param level: frame whose z points up; empty searches for one of ``LEVEL_FRAMES``
+    """
+
+    def __init__(self, bag: Bag, level: str = '') -> None:
+        self._level = level
+        self._edges: dict[str, _Edge] = {}
+        for topic, _, message in bag.read(kinds=TF):
+            for transform in message.transforms:
+                self._add(transform, static=topic.endswith('tf_static'))
+        for edge in self._edges.values():
+            order = np.argsort(edge.times, kind='stable')
+            edge.times = [edge.times[i] for i in order]
+            edge.rotations = [edge.rotations[i] for i in order]
+
+    def _add(self, transform: Any, *, static: bool) -> None:
+        child, parent = transform.child_frame_id.lstrip('/'), transform.header.frame_id.lstrip('/')
+        edge = self._edges.setdefault(child, _Edge(parent))
+        edge.parent = parent
+        edge.times.append(0 if static else stamp_to_ns(transform.header.stamp))
+        edge.rotations.append(_matrix(transform.transform.rotation))
+
+    def up(self, frame_id: str, stamp_ns: int) -> tuple[Vector | None, str]:
+        """Return the unit vector against gravity in a frame, or None with the reason.
+
+        Of moving frames the last transform before the stamp is taken.
+        """
+        frame, rotation = frame_id.lstrip('/'), np.eye(3)
+        seen = [frame]
+        while not self._is_level(frame):
+            edge = self._edges.get(frame)
+            if edge is None or edge.parent in seen:
+                chain = ' < '.join(seen)
+                return None, f'no transform from {frame_id!r} to a level frame ({chain}); record /tf and /tf_static'
+            rotation = edge.at(stamp_ns) @ rotation
+            frame = edge.parent
+            seen.append(frame)
+        return tuple(float(value) for value in rotation[2]), ''
+
+    def _is_level(self, frame: str) -> bool:
+        return frame == self._level if self._level else frame in LEVEL_FRAMES
+
+
+def _matrix(rotation: Any) -> np.ndarray:
+    """Return the 3 x 3 matrix of a quaternion message."""
+    x, y, z, w = np.array([rotation.x, rotation.y, rotation.z, rotation.w], np.float64)
+    norm = float(np.sqrt(x * x + y * y + z * z + w * w)) or 1.0
+    x, y, z, w = x / norm, y / norm, z / norm, w / norm
+    return np.array(
+        [
+            [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
+            [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
+            [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
+        ]
+    )

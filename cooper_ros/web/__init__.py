@@ -1,0 +1,1 @@
+"""A local web page for correcting recorded questions."""
