@@ -83,7 +83,8 @@ def run(plan: Plan) -> dict[str, Any]:
     finally:
         results.close()
     records = _score_all([item for item in items if item.index in results.records], results.records, plan)
-    results.write(records)
+    known = results.records | {record['index']: record for record in records}  # answers beyond a limit are kept
+    results.write(sorted(known.values(), key=lambda record: record['row']))
     skipped = sorted([*benchmark.skipped, *refused], key=lambda row: row.row)
     for row in skipped:
         log.warning('row %d (index %s) skipped: %s', row.row, row.index, row.reason)

@@ -83,6 +83,8 @@ def test_questions_are_asked_scored_and_gone_on_with(benchmark, tmp_path, capsys
     assert summary['score'] == pytest.approx(np.mean([record['score'] for record in records]))
     (skipped,) = summary['skipped']
     assert (skipped['row'], skipped['index']) == (5, '9') and 'no image' in skipped['reason']
+    assert run(benchmark, out, '--limit', '1') == records  # nothing is lost
+    assert json.loads(capsys.readouterr().out)['questions'] == 1
 
 
 def test_other_settings_need_another_folder(benchmark, tmp_path, capsys):
