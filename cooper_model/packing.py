@@ -195,7 +195,7 @@ def packed_forward(model: Cooper, batch: Packed, images: PackedImages) -> Output
         embedded = _embed_latents(model, images, times)
         g = torch.zeros(rows, width_g, dim, device=device, dtype=embedded[0].dtype)
         g = _place(g, batch.latents, embedded)
-    attend = masked_attention(batch.mask.to(device))
+    attend = masked_attention(batch.mask.to(device), fused=device.type == 'cuda')
     hidden = model(Streams(u, g), batch.positions.to(device), attend)
     velocities: tuple[Tensor, ...] = ()
     if batch.noisy:

@@ -24,8 +24,10 @@ def config_argument(description: str | None) -> Path:
     return parser.parse_args().config
 
 
-def read_settings(path: str | Path, cls: type[T]) -> T:
+def read_settings(path: str | Path, cls: type[T], partly: bool = False) -> T:
     """Read a YAML file into a dataclass; its fields may be dataclasses, and tuples or mappings of them.
+
+    :param partly: leave unread what the dataclass does not name at its first level
 
     :raises FileNotFoundError: there is no such file
     :raises ValueError: it is not YAML, a key is unknown or missing, or a value does not fit; all faults are named
@@ -39,6 +41,8 @@ def read_settings(path: str | Path, cls: type[T]) -> T:
         raise ValueError(f'{path} is not valid YAML: {error}') from error
     if not isinstance(values, dict):
         raise ValueError(f'{path} holds {type(values).__name__}, expected a mapping of settings')
+    if partly:
+        values = {name: value for name, value in values.items() if name in {field.name for field in fields(cls)}}
     try:
         return TypeAdapter(cls).validate_python(values, extra='forbid')
     except ValidationError as error:

@@ -163,10 +163,11 @@ class Decoder(nn.Module):
         )
 
 
-def masked_attention(mask: Tensor) -> Attend:
+def masked_attention(mask: Tensor, fused: bool = False) -> Attend:
     """Return attention under a dense mask, for packed sequences.
 
     :param mask: ``(batch, tokens, tokens)`` bool, true where a row may look at a column; understanding tokens first
+    :param fused: never hold scores of all heads, which at ten thousand tokens would take many GB
     """
     hidden = ~mask[:, None]
 
@@ -175,6 +176,8 @@ def masked_attention(mask: Tensor) -> Attend:
         q, k, v = (x.transpose(1, 2) for x in (q, k, v))
         if groups > 1:
             k, v = (x.repeat_interleave(groups, dim=1) for x in (k, v))
+        if fused:
+            return F.scaled_dot_product_attention(q, k, v, attn_mask=mask[:, None]).transpose(1, 2)
         # Plain products: the fused kernel's backward pass is slower than these on a CPU.
         scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
         weights = scores.masked_fill(hidden, float('-inf')).softmax(-1, dtype=torch.float32)
