@@ -17,6 +17,7 @@ from cooper_sim.questions import Observed
 from cooper_sim.types import VisibleObject
 
 REQUEST = 'Describe the objects.'
+KEYS = 'xezdh'
 STEP = 5
 MIN_AREA = 64
 HIDDEN = 0.8
@@ -42,16 +43,24 @@ def place(thing: VisibleObject, observed: Observed) -> str:
 
 def fact(thing: VisibleObject, keys: str, observed: Observed) -> str:
     """Return name, place and some of the numbers of an object, for example ``red mug at 35 60 x -30 z 125``."""
-    values = {
+    return ' '.join([thing.name, place(thing, observed), *(number(thing, key, observed) for key in keys)])
+
+
+def quantity(thing: VisibleObject, key: str, observed: Observed) -> float:
+    """Return the length that a key stands for [m]."""
+    return {
         'x': thing.center[0],
         'e': float(np.dot(thing.center, observed.up)),
         'z': thing.center[2],
         'd': camera_distance(thing),
         'w': thing.size[0],
         'h': thing.size[1],
-    }
-    numbers = (f'{key} {centimetres(values[key])}' for key in keys)
-    return ' '.join([thing.name, place(thing, observed), *numbers])
+    }[key]
+
+
+def number(thing: VisibleObject, key: str, observed: Observed) -> str:
+    """Return a key and its number, for example ``x -30``."""
+    return f'{key} {centimetres(quantity(thing, key, observed))}'
 
 
 def seen(things: Iterable[VisibleObject]) -> list[VisibleObject]:
@@ -63,7 +72,21 @@ def describe(observed: Observed, rng: np.random.Generator) -> str:
     """Describe every object, in random order: were it from left to right, the order would give away the place."""
     things = seen(observed.visible)
     parts = [
-        fact(things[n], 'xezdh', observed) + (' hidden' if things[n].visible_fraction < HIDDEN else '')
+        fact(things[n], KEYS, observed) + (' hidden' if things[n].visible_fraction < HIDDEN else '')
         for n in rng.permutation(len(things))
     ]
     return '; '.join(parts) + '.'
+
+
+def order(observed: Observed, rng: np.random.Generator) -> tuple[str, str, str]:
+    """Return a request to order objects by one of their numbers, the numbers, and the names in order.
+
+    Comparing numbers is most of what answers take once the facts are there; an order of all objects teaches it faster
+    than single answers.
+    """
+    key = str(rng.choice(list(KEYS)))
+    things = seen(observed.visible)
+    things = [things[n] for n in rng.permutation(len(things))]
+    given = '; '.join(f'{thing.name} {number(thing, key, observed)}' for thing in things)
+    ordered = sorted(things, key=lambda thing: quantity(thing, key, observed))
+    return f'Order by {key}.', f'{given}.', ' ' + '; '.join(thing.name for thing in ordered) + '.'

@@ -29,7 +29,7 @@ from cooper_sim.records import Record
 from training.compiled import compile_layers, eager
 from training.curves import Parts
 from training.datasets.simulation import Pictures, SimulatedScenes
-from training.describe import REQUEST, describe
+from training.describe import REQUEST, describe, order
 from training.evaluation import evaluate_answers, evaluate_maps, request_ids
 from training.initialise import initialise
 from training.latents import LatentCache
@@ -50,8 +50,8 @@ class SftConfig:
 
     :param batch: scenes a step
     :param modes: what is said about a scene, each with its probability; one is drawn for each entry. A mode of the
-        reasoner is a conversation; 'describe' lists all objects, 'conclude' answers from facts that are given, 'none'
-        leaves the entry out
+        reasoner is a conversation; 'describe' lists all objects, 'order' sorts them by numbers that are given,
+        'conclude' answers from facts that are given, 'none' leaves the entry out
     :param drawn: maps drawn of every scene, with a loss
     :param maps: how often each modality is requested
     :param shift: time shift of the maps
@@ -173,6 +173,8 @@ class Sft:
             if mode == 'describe':
                 asked = self._user(sample, REQUEST, SHARED)
                 self._model(sample, describe(record, rng), (*SHARED, asked))
+            elif mode == 'order':
+                self._order(sample, rng)
             elif mode != 'none' and (question := next(questions, None)) is not None:
                 listed = rng.random() < settings.listed_choices
                 text = question_text(question.text, question.choices if listed else ())
@@ -224,6 +226,12 @@ class Sft:
         written, answer = format_turn(turn), format_turn(replace(turn, thought=''))
         given = len(self.tokenizer.encode(written)) - len(self.tokenizer.encode(answer))
         self._model(sample, written, seen, given)
+
+    def _order(self, sample: Sample, rng: np.random.Generator) -> None:
+        """Add objects to be put in order by numbers that are given."""
+        request, given, ordered = order(sample.record, rng)
+        seen = (*SHARED, self._user(sample, request, SHARED))
+        self._model(sample, given + ordered, seen, len(self.tokenizer.encode(given)))
 
     def _show_map(self, sample: Sample, modality: Modality, sees: tuple[int, ...]) -> int:
         if modality == 'depth':

@@ -15,7 +15,7 @@ from cooper_model.grammar import boxed_answer
 from cooper_model.types import Modality, Turn
 from cooper_sim.questions import Observed, Question
 from cooper_sim.types import VisibleObject
-from training.describe import centimetres, fact, place, seen
+from training.describe import centimetres, fact, place, quantity, seen
 
 ANGLE_STEP = 15
 
@@ -32,11 +32,23 @@ def _facts(keys: str) -> Callable[[Scene], str]:
     return lambda scene: '; '.join(fact(thing, keys, scene.observed) for thing in scene.things)
 
 
+def _ordered(key: str, word: str) -> Callable[[Scene], str]:
+    """Return facts that end with the one object that has the least of a number: what is compared is always the same,
+    whichever way round the question has it."""
+
+    def facts(scene: Scene) -> str:
+        least = min(scene.things, key=lambda thing: quantity(thing, key, scene.observed))
+        return f'{_facts(key)(scene)}; {word} {least.name}'
+
+    return facts
+
+
 def _distances_to_last(scene: Scene) -> str:
     *others, last = scene.things
     places = '; '.join(fact(thing, 'xez', scene.observed) for thing in scene.things)
     far = '; '.join(f'{thing.name} {centimetres(object_distance(thing, last))}' for thing in others)
-    return f'{places}; to {last.name}: {far}'
+    nearer = min(others, key=lambda thing: object_distance(thing, last))
+    return f'{places}; to {last.name}: {far}; nearer {nearer.name}'
 
 
 def _separation(scene: Scene) -> str:
@@ -45,7 +57,7 @@ def _separation(scene: Scene) -> str:
 
 
 def _sizes(scene: Scene) -> str:
-    return _facts('h' if len(scene.things) > 1 else 'hw')(scene)
+    return (_ordered('h', 'lower') if len(scene.things) > 1 else _facts('hw'))(scene)
 
 
 def _list(scene: Scene) -> str:
@@ -83,10 +95,10 @@ class Plan:
 
 
 PLANS: dict[str, Plan] = {
-    'left_right': Plan(None, _facts('x')),
-    'above_below': Plan(None, _facts('e')),
-    'front_behind': Plan('depth', _facts('z')),
-    'relative_distance': Plan('depth', _facts('d')),
+    'left_right': Plan(None, _ordered('x', 'left')),
+    'above_below': Plan(None, _ordered('e', 'lower')),
+    'front_behind': Plan('depth', _ordered('z', 'front')),
+    'relative_distance': Plan('depth', _ordered('d', 'nearer')),
     'object_distance_relative': Plan('depth', _distances_to_last),
     'metric_distance': Plan('depth', _facts('d')),
     'metric_separation': Plan('depth', _separation),

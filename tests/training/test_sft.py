@@ -92,11 +92,40 @@ def test_a_conclusion_is_learned_from_facts_that_carry_no_loss(stage: Sft) -> No
         assert '<think>' in stage.tokenizer.decode(said[0].ids)
 
 
+def test_an_order_is_learned_from_numbers_that_carry_no_loss(stage: Sft) -> None:
+    settings = SftConfig(batch=1, modes=({'order': 1.0},), shift=1.0)
+    for number in range(len(stage.scenes)):
+        sample = stage.sample(stage.scenes.records[number], settings, np.random.default_rng(number), 0, 0)
+        (said,) = (segment for segment in sample.segments if segment.labels)
+        learned = stage.tokenizer.decode([label for label in said.labels if label >= 4])
+        assert not re.search(r'\d', learned) and learned.strip().endswith('.')
+        assert learned in stage.tokenizer.decode(said.ids)
+
+
+COMPARED = {
+    'left_right': (' left ', 'left'), 'above_below': (' lower ', 'below'), 'front_behind': (' front ', 'in front'),
+}  # fmt: skip
+
+
+def test_what_a_thought_compares_agrees_with_the_answer(stage: Sft) -> None:
+    checked = 0
+    for number in range(len(stage.scenes)):
+        record = stage.scenes.records[number]
+        for question in ask_questions(record, np.random.default_rng(number), 8, dict.fromkeys(COMPARED, 1.0)):
+            word, answer = COMPARED[question.category]
+            thought = answering_turn(question, record).thought.rstrip('.')
+            first, least = thought.split(' at ')[0], thought.rpartition(word)[2]
+            if question.form == 'choice':
+                assert (question.answer == answer) == (first == least), thought
+                checked += 1
+    assert checked
+
+
 def test_a_run_without_maps_has_no_flow_loss(stage: Sft) -> None:
     settings = SftConfig(batch=2, modes=({'describe': 1.0}, {'text': 1.0}), shift=1.0, drawn=0)
     with torch.no_grad():
         parts = stage.loss(np.array([0, 1]), settings, np.random.default_rng(0))
-    assert set(parts) == {'total', 'text'} and float(parts['total']) == float(parts['text'])
+    assert set(parts) == {'total', 'text', 'tokens', 'scenes'} and float(parts['total']) == float(parts['text'])
 
 
 def test_loss_reaches_both_experts_and_the_vision_tower(stage: Sft) -> None:
