@@ -21,7 +21,7 @@ _TRIES = 100
 class Part:
     """One data set of a mixture.
 
-    :param count: how many examples, from the first, are trained on
+    :param count: how many examples, from the first, are trained on; 0 where the weight is 0
     :param held_out: numbers of those that are only scored
     :param latents: of the examples that are trained on, where they are kept
     """
@@ -49,11 +49,18 @@ class Sample:
 
 
 class Mixture:
-    """Draws examples from several data sets and gives their latents."""
+    """Draws examples from several data sets and gives their latents.
+
+    :raises ValueError: no set has a weight
+    """
 
     def __init__(self, parts: Sequence[Part], encoder: Encoder) -> None:
         self.parts, self.encoder = list(parts), encoder
-        weights = np.array([part.weight for part in parts])
+        self.drawn = [part for part in parts if part.weight > 0]
+        if not self.drawn:
+            raise ValueError('data lists no set with a weight; name one, for example '
+                             '{set: simulation, path: runs/scenes}')  # fmt: skip
+        weights = np.array([part.weight for part in self.drawn])
         self._chances = weights / weights.sum()
 
     def draw(self, count: int, rng: np.random.Generator) -> list[Sample]:
@@ -61,14 +68,14 @@ class Mixture:
 
         :raises ValueError: hardly any example can be read
         """
-        if len(self.parts) == 1:
-            owners = np.zeros(count, int)
-            numbers = rng.integers(0, self.parts[0].count, count)
+        if len(self.drawn) == 1:
+            owners = self.drawn * count
+            numbers = rng.integers(0, self.drawn[0].count, count)
         else:
-            owners = rng.choice(len(self.parts), count, p=self._chances)
-            numbers = np.array([rng.integers(0, self.parts[owner].count) for owner in owners])
-        found = [self._example(self.parts[o], int(n), rng) for o, n in zip(owners, numbers, strict=True)]
-        return self._samples([self.parts[owner] for owner in owners], found)
+            owners = [self.drawn[n] for n in rng.choice(len(self.drawn), count, p=self._chances)]
+            numbers = np.array([rng.integers(0, owner.count) for owner in owners])
+        found = [self._example(owner, int(n), rng) for owner, n in zip(owners, numbers, strict=True)]
+        return self.samples(owners, found)
 
     def _example(self, part: Part, number: int, rng: np.random.Generator) -> tuple[int, Example]:
         for _ in range(_TRIES):
@@ -79,8 +86,8 @@ class Mixture:
                 number = int(rng.integers(0, part.count))
         raise ValueError(f'{part.data.name}: {_TRIES} examples in a row cannot be read; {part.data.report.summary()}')
 
-    def _samples(self, owners: Sequence[Part], found: Sequence[tuple[int, Example]]) -> list[Sample]:
-        """Return latents: kept ones where there are any, all others encoded together."""
+    def samples(self, owners: Sequence[Part], found: Sequence[tuple[int, Example]]) -> list[Sample]:
+        """Return numbered examples as latents: kept ones where there are any, all others encoded together."""
         pictures = []
         for part, (_, example) in zip(owners, found, strict=True):
             if part.latents is None:
@@ -106,11 +113,13 @@ def open_mixture(
 ) -> Mixture:
     """Open the data sets that a config's ``data`` lists.
 
-    :raises ValueError: there are none, or one cannot be used
+    :raises ValueError: none has a weight, one cannot be used, or two have one name
     :raises FileNotFoundError: files of one are missing
     """
-    if not entries:
-        raise ValueError('data lists no data set; name at least one, for example {set: simulation, path: runs/scenes}')
+    names = [entry.label for entry in entries]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f'data has several sets called {", ".join(twice)}; give each a name of its own (name: ..)')
     parts = [_open_part(entry, model, autoencoder) for entry in entries]
     return Mixture(parts, Encoder(autoencoder, model.config))
 
@@ -118,8 +127,9 @@ def open_mixture(
 def _open_part(entry: DataEntry, model: ModelInput, autoencoder: nn.Module) -> Part:
     data = open_pictures(entry, model)
     count = entry.trained(len(data))
-    latents = LatentCache(entry.latents, data, autoencoder, count) if entry.latents else None
-    return Part(data, entry.weight, count, range(len(data) - entry.held_out, len(data)), latents)
+    latents = LatentCache(entry.latents, data, autoencoder, count) if entry.latents and count else None
+    held_out = entry.held_out if count else len(data)
+    return Part(data, entry.weight, count, range(len(data) - held_out, len(data)), latents)
 
 
 def grid_of(tokens: Tensor, image: np.ndarray, stride: int) -> tuple[int, int]:

@@ -216,7 +216,7 @@ def main() -> None:
 
 def first_grid(mixture: Mixture) -> tuple[int, int]:
     """Return rows and columns of latent tokens of the first image of the first data set."""
-    image = mixture.parts[0].data.example(0, maps=False).image
+    image = mixture.drawn[0].data.example(0, maps=False).image
     return image.shape[0] // mixture.encoder.stride, image.shape[1] // mixture.encoder.stride
 
 

@@ -212,7 +212,7 @@ def test_a_missing_folder_says_how_to_get_the_data(published, tmp_path):
 
 @pytest.mark.parametrize(('values', 'message'), [
     ({'set': 'nyu', 'path': 'x', 'limit': 0}, 'limit 0'),
-    ({'set': 'nyu', 'path': 'x', 'weight': 0}, 'weight is 0'),
+    ({'set': 'nyu', 'path': 'x', 'weight': -1}, 'weight is -1'),
     ({'set': 'nyu', 'path': 'x', 'flip': True, 'latents': 'y'}, 'cannot be mirrored'),
 ])  # fmt: skip
 def test_a_wrong_entry_is_refused(values, message):

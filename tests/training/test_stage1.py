@@ -80,7 +80,7 @@ def test_several_sizes_in_one_batch_equal_single_images(words, model, autoencode
     monkeypatch.setattr(stage1, 'draw_times', lambda count, shift: torch.full((count,), 0.6))
     monkeypatch.setattr(torch, 'randn_like', torch.ones_like)
     stage = Stage1(model, words)
-    samples = [mixture._samples([part], [(n, part.data.example(n))])[0] for part in mixture.parts for n in (0, 1)]
+    samples = [mixture.samples([part], [(n, part.data.example(n))])[0] for part in mixture.parts for n in (0, 1)]
     shapes = [sample.example.image.shape[:2] for sample in samples]
     assert shapes == [(48, 64), (48, 64), (16, 64), (64, 32)]
     rng = np.random.default_rng(0)
@@ -99,7 +99,7 @@ def test_several_sizes_in_one_batch_equal_single_images(words, model, autoencode
 def test_what_is_not_valid_changes_no_loss(words, model, autoencoder, pairs):
     mixture = open_mixture([DataEntry('nyu', pairs)], words, autoencoder)
     stage = Stage1(model, words)
-    sample = mixture._samples(mixture.parts, [(1, mixture.parts[0].data.example(1))])[0]
+    sample = mixture.samples(mixture.parts, [(1, mixture.parts[0].data.example(1))])[0]
     counted = sample.counted['depth']
     assert counted.tolist() == [False] * 4 + [True] * 4
     made = Batch()
@@ -170,10 +170,22 @@ def test_an_image_that_breaks_later_is_reported_and_replaced(words, autoencoder,
     assert len(left_out) == 1 and left_out[0].startswith(f'{pairs}:1: {broken}')
 
 
+def test_a_set_without_weight_is_only_scored(words, autoencoder, scenes, pairs):
+    entries = [DataEntry('nyu', pairs, weight=0), DataEntry('simulation', scenes)]
+    mixture = open_mixture(entries, words, autoencoder)
+    assert list(mixture.parts[0].held_out) == [0, 1] and not mixture.parts[1].held_out
+    assert all(sample.example.record is not None for sample in mixture.draw(20, np.random.default_rng(0)))
+    twice = [*entries, DataEntry('nyu', pairs)]
+    with pytest.raises(ValueError, match='several sets called nyu; give each a name'):
+        open_mixture(twice, words, autoencoder)
+    twice[-1] = replace(twice[-1], name='more')
+    assert [part.data.name for part in open_mixture(twice, words, autoencoder).parts] == ['nyu', 'simulation', 'more']
+
+
 def test_nothing_left_to_train_on_is_refused(words, autoencoder, scenes):
     with pytest.raises(ValueError, match='holds 6 examples, of which 6 are held out'):
         open_mixture([DataEntry('simulation', scenes, held_out=6)], words, autoencoder)
-    with pytest.raises(ValueError, match='data lists no data set'):
+    with pytest.raises(ValueError, match='data lists no set with a weight'):
         open_mixture([], words, autoencoder)
 
 

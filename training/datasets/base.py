@@ -31,8 +31,9 @@ class DataEntry:
 
     :param set: name in the registry
     :param path: its folder or list
+    :param name: what it is called in curves and messages; empty for the name in the registry
     :param root: what paths in a list are relative to; empty for the folder of the list
-    :param weight: relative frequency in a mixture
+    :param weight: relative frequency in a mixture; 0 for a set that is only scored, the whole of it
     :param limit: how many examples are trained on, from the first; None for all but the held out
     :param held_out: how many examples, from the last, are only scored
     :param flip: mirror half of the examples left to right
@@ -44,6 +45,7 @@ class DataEntry:
 
     set: str
     path: str
+    name: str = ''
     root: str = ''
     weight: float = 1.0
     limit: int | None = None
@@ -54,19 +56,25 @@ class DataEntry:
     classes: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if not self.weight > 0:
-            raise ValueError(f'data set {self.set}: weight is {self.weight}, expected a positive number; '
-                             'leave the entry out to train without it')  # fmt: skip
+        if not 0 <= self.weight < float('inf'):
+            raise ValueError(f'data set {self.set}: weight is {self.weight}, expected a number from 0 on')
         if self.held_out < 0 or (self.limit is not None and self.limit < 1):
             raise ValueError(f'data set {self.set}: held_out {self.held_out} or limit {self.limit} is out of range')
         if self.flip and self.latents:
             raise ValueError(f'data set {self.set}: kept latents cannot be mirrored; drop flip or latents')
 
+    @property
+    def label(self) -> str:
+        """What the set is called in curves and messages."""
+        return self.name or self.set
+
     def trained(self, count: int) -> int:
         """Return how many of ``count`` examples, from the first, are trained on.
 
-        :raises ValueError: none is
+        :raises ValueError: none is, though the set has a weight
         """
+        if self.weight == 0:
+            return 0
         left = count - self.held_out
         if left < 1:
             raise ValueError(

@@ -73,8 +73,8 @@ class InterleavedTraces:
     """
 
     def __init__(self, entry: DataEntry, model: ModelInput) -> None:
-        self.name, self.model = entry.set, model
-        self.report = ReadReport(entry.set)
+        self.name, self.model = entry.label, model
+        self.report = ReadReport(self.name)
         self.lines = read_rows(find_list(entry.path, LIST, REMEDY), self._parse, self.report)
 
     def __len__(self) -> int:

@@ -45,10 +45,10 @@ class Listed(ABC, Generic[ItemT]):
     modalities: tuple[Modality, ...]
 
     def __init__(self, entry: DataEntry, model: ModelInput, list_name: str, remedy: str) -> None:
-        self.name, self.entry, self.model, self.config = entry.set, entry, model, model.config
+        self.name, self.entry, self.model, self.config = entry.label, entry, model, model.config
         path = find_list(entry.path, list_name, remedy)
         self.root = Path(entry.root or path.parent)
-        self.report = ReadReport(entry.set)
+        self.report = ReadReport(self.name)
         self.items = read_rows(path, self._parse, self.report)
 
     @abstractmethod

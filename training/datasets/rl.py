@@ -49,10 +49,10 @@ class RlQuestions:
     """
 
     def __init__(self, entry: DataEntry, model: ModelInput) -> None:
-        self.name, self.model = entry.set, model
+        self.name, self.model = entry.label, model
         path = find_list(entry.path, LIST, REMEDY)
         self.root = Path(entry.root or path.parent)
-        self.report = ReadReport(entry.set)
+        self.report = ReadReport(self.name)
         items = read_rows(path, self._parse, self.report)
         self.items = items[: entry.trained(len(items))]
 

@@ -106,10 +106,10 @@ class RobotQuestions:
     """
 
     def __init__(self, entry: DataEntry, model: ModelInput) -> None:
-        self.name, self.model = entry.set, model
+        self.name, self.model = entry.label, model
         path = find_list(entry.path, FRAMES, REMEDY)
         self.root = Path(entry.root or path.parent)
-        self.frame_report, self.report = ReadReport(f'{entry.set} frames'), ReadReport(entry.set)
+        self.frame_report, self.report = ReadReport(f'{self.name} frames'), ReadReport(self.name)
         frames = read_rows(path, lambda row, line: _frame_of(row, self.root), self.frame_report)
         self.frames = {frame.id: frame for frame in frames}
         questions = find_list(path.with_name(QUESTIONS), QUESTIONS, REMEDY)

@@ -36,8 +36,10 @@ class SimulatedScenes:
 
     modalities: tuple[Modality, ...] = ('depth', 'segmentation')
 
-    def __init__(self, folder: str | Path, config: CooperConfig, flip: bool = False) -> None:
-        self.name, self.config = 'simulation', config
+    def __init__(
+        self, folder: str | Path, config: CooperConfig, flip: bool = False, name: str = 'simulation'
+    ) -> None:
+        self.name, self.config = name, config
         if flip:
             raise ValueError(f'{folder}: simulated scenes are not mirrored, their texts say left and right; drop flip')
         self.records = SimDataset(folder)
@@ -86,4 +88,4 @@ class SimulatedScenes:
 
 def open_set(entry: DataEntry, model: ModelInput) -> SimulatedScenes:
     """Open the set that a config names."""
-    return SimulatedScenes(entry.path, model.config, entry.flip)
+    return SimulatedScenes(entry.path, model.config, entry.flip, entry.label)
