@@ -19,7 +19,6 @@ from training.datasets.simulation import SimulatedScenes
 from training.evaluation import HELD_OUT
 from training.latents import LatentCache
 from training.lora import load_merged
-from training.processes import start_processes
 from training.state import SavedState, is_run, load_average
 
 
@@ -102,8 +101,7 @@ def prepare(settings: SceneSettings, dtype: torch.dtype = torch.float32) -> Star
     start = prepare_model(settings.architecture, settings.autoencoder, settings.start, dtype)
     scenes = SimulatedScenes(settings.scenes, start.model.config)
     used = min(settings.limit, len(scenes) - HELD_OUT)
-    with start_processes().main_process_first():
-        latents = LatentCache(settings.latents, scenes, start.autoencoder, used)
+    latents = LatentCache(settings.latents, scenes, start.autoencoder, used)
     return Start(start.folder, start.model, start.autoencoder, scenes, latents)
 
 
