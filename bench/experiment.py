@@ -14,7 +14,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,8 @@ import numpy as np
 import yaml
 
 from bench.tables import fill_marks
+from training.benchmarks.report import compare
+from training.benchmarks.statistics import interval
 
 CONFIG = Path(__file__).with_name('experiment.yaml')
 EXTENT = ('metric_distance', 'metric_separation', 'size')
@@ -58,11 +60,17 @@ class Experiment:
 
     def settings(self, stage: str, seed: int) -> dict[str, Any]:
         """Return the settings of one stage with one seed."""
-        own = {name: value for name, value in self.stages[stage].items() if name not in ('program', 'start')}
-        merged = _merge(self.common, own)
+        own = {name: value for name, value in self.stages[stage].items() if name not in ('program', 'start', 'config')}
+        under = self.common
+        if 'config' in self.stages[stage]:
+            under = yaml.safe_load(Path(self.stages[stage]['config']).read_text(encoding='utf-8'))
+        merged = _merge(under, own)
         merged['out'] = str(self.folder(stage, seed))
         if 'start' in self.stages[stage]:
-            merged['start'] = str(self.folder(self.stages[stage]['start'], seed))
+            start = self.folder(self.stages[stage]['start'], seed)
+            merged['start'] = str(start)
+            if 'flags' in merged:  # measured with the weights that the stage starts from
+                merged['flags'] = {**merged['flags'], 'file': str(start / 'flags.jsonl')}
         return _merge(merged, {'loop': {'seed': seed}})
 
     def folder(self, stage: str, seed: int) -> Path:
@@ -93,21 +101,36 @@ class Experiment:
         self.train(stage, seed)
         checkpoint = folder / 'checkpoint'
         _run(['-m', 'training.export', '--run', str(folder), '--out', str(checkpoint)])
-        wanted = ['--scenes', str(self.scenes), '--seed', str(self.eval_seed), '--mode', mode, '--json']
+        wanted = ['--scenes', str(self.scenes), '--seed', str(self.eval_seed), '--modes', mode, '--json']
+        wanted += ['--answers', str(folder / f'{mode}.jsonl')]
         found = _run(['-m', 'cooper_cli.main', 'eval', '--checkpoint', str(checkpoint), *wanted])
         scores.write_text(found, encoding='utf-8')
 
-    def scores(self, variant: str) -> Iterator[dict[str, Any]]:
-        """Yield the scores of a variant, of every seed that there is."""
+    def scores(self, variant: str) -> dict[str, dict[str, Any]]:
+        """Return the scores of a variant by seed, of every seed that there is."""
+        return {path.parts[-3]: json.loads(path.read_text(encoding='utf-8')) for path in self._results(variant)}
+
+    def answers(self, variant: str) -> list[dict[str, Any]]:
+        """Return every graded answer of a variant; questions of different seeds count as different."""
+        found = []
+        for path in self._results(variant):
+            for line in path.with_suffix('.jsonl').read_text(encoding='utf-8').splitlines():
+                record = json.loads(line)
+                seed = path.parts[-3]
+                found.append(
+                    {**record, 'index': f'{seed}/{record["index"]}', 'cluster': f'{seed}/{record["cluster"]}'}
+                )
+        return found
+
+    def _results(self, variant: str) -> list[Path]:
         stage, mode = self.variants[variant]['stage'], self.variants[variant]['mode']
-        for path in sorted(self.out.glob(f'seed*/{stage}/{mode}.json')):
-            yield json.loads(path.read_text(encoding='utf-8'))
+        return sorted(self.out.glob(f'seed*/{stage}/{mode}.json'))
 
 
 def _merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     merged = dict(under)
     for name, value in over.items():
-        both = isinstance(value, Mapping) and isinstance(under.get(name), Mapping) and name in ('stage', 'loop')
+        both = isinstance(value, Mapping) and isinstance(under.get(name), Mapping)
         merged[name] = _merge(under[name], value) if both else value
     return merged
 
@@ -119,41 +142,40 @@ def _run(arguments: list[str]) -> str:
 
 
 def table(experiment: Experiment) -> str:
-    """Return accuracy and rate of perceiving of every variant that has been scored, mean over seeds."""
-    found = {name: list(experiment.scores(name)) for name in experiment.variants}
-    found = {name: scores for name, scores in found.items() if scores}
-    if not found:
-        raise ValueError(f'nothing is scored in {experiment.out}; run bench.experiment first')
-    categories = list(next(iter(found.values()))[0]['answers']['by_category'])
-    head = ['variant', 'seeds', 'answers', 'above the first', 'distance and size', 'perceives', *categories]
-    rows = [head, ['---'] * len(head)]
-    first = next(iter(found.values()))
-    for name, scores in found.items():
-        overall, half = _mean(scores, 'overall')
-        base, base_half = _mean(first, 'overall')
-        gain = '-' if scores is first else f'{overall - base:+.3f} ± {np.hypot(half, base_half):.3f}'
-        extent = np.mean([_accuracy(score, category) for score in scores for category in EXTENT])
-        perceives = np.mean([score['perceive_rate'] for score in scores])
-        row = [name, str(len(scores)), f'{overall:.3f} ± {half:.3f}', gain, f'{extent:.3f}', f'{perceives:.2f}']
+    """Return accuracy and rate of perceiving of every variant that has been scored, mean over seeds.
+
+    :raises ValueError: nothing is scored, or the first variant is not
+    """
+    first = next(iter(experiment.variants))
+    scored = [name for name in experiment.variants if experiment.scores(name)]
+    if first not in scored:
+        raise ValueError(f'{first} is not scored in {experiment.out}; run bench.experiment first')
+    base = experiment.answers(first)
+    categories = sorted({record['category'] for record in base})
+    head = ['variant', 'seeds', 'answers', f'above {first}', f'distance and size above {first}', 'perceives']
+    rows = [head + categories, ['---'] * (len(head) + len(categories))]
+    for name in scored:
+        scores, answers = list(experiment.scores(name).values()), experiment.answers(name)
+        overall = interval([record['score'] for record in answers], [record['cluster'] for record in answers])
+        extent = [record for record in answers if record['category'] in EXTENT]
+        row = [name, str(len(scores)), f'{overall.mean:.3f} ({overall.low:.3f} to {overall.high:.3f})']
+        row += ['-', '-'] if name == first else [_gain(base, answers), _gain(base, extent)]
+        row.append(f'{np.mean([score["perceive_rate"] for score in scores]):.2f}')
         rows.append(row + [_cell(scores, category) for category in categories])
     return '\n'.join(f'| {" | ".join(row)} |' for row in rows)
 
 
-def _accuracy(score: Mapping[str, Any], category: str) -> float:
-    return score['answers']['by_category'][category]['accuracy']
+def _gain(base: list[dict[str, Any]], answers: list[dict[str, Any]]) -> str:
+    """Return a difference over the questions that both have answered, with its 95 % interval."""
+    found = compare(base, answers)
+    low, high = found['difference_95']
+    return f'{found["difference"]:+.3f} ({low:+.3f} to {high:+.3f})'
 
 
 def _cell(scores: list[dict[str, Any]], category: str) -> str:
-    accuracy = np.mean([_accuracy(score, category) for score in scores])
-    looked = np.mean([score['answers']['by_category'][category]['perceive_rate'] for score in scores])
+    entries = [score['answers']['by_category'][category] for score in scores]
+    accuracy, looked = (np.mean([entry[name] for entry in entries]) for name in ('accuracy', 'perceive_rate'))
     return f'{accuracy:.2f} ({looked:.2f})'
-
-
-def _mean(scores: list[dict[str, Any]], name: str) -> tuple[float, float]:
-    """Return the mean over seeds and half its 95 % interval, in which questions vary and seeds count as independent."""
-    means = [score['answers'][name] for score in scores]
-    halves = [(score['answers'][f'{name}_95'][1] - score['answers'][f'{name}_95'][0]) / 2 for score in scores]
-    return float(np.mean(means)), float(np.linalg.norm(halves) / len(halves))
 
 
 def main() -> None:

@@ -4,23 +4,32 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 import yaml
 
 from bench.experiment import CONFIG, Experiment, table
-from training.loop import LoopConfig
+from training.config import LoopConfig
+from training.settings import read_settings
 from training.sft import SftConfig
 
 CATEGORIES = ('metric_distance', 'metric_separation', 'size')
 
 
-def score(overall: float, looks: float) -> dict:
-    entry = {'accuracy': overall, 'perceive_rate': looks}
-    bounds = [overall - 0.03, overall + 0.03]
-    answers = {'overall': overall, 'overall_95': bounds, 'by_category': dict.fromkeys(CATEGORIES, entry)}
-    return {'answers': answers, 'perceive_rate': looks}
+def write(folder: Path, mode: str, right: list[bool], looks: float) -> None:
+    """Write what ``cooper eval`` leaves: one question an image, the categories in turn."""
+    entry = {'accuracy': sum(right) / len(right), 'perceive_rate': looks}
+    answers = {'by_category': dict.fromkeys(CATEGORIES, entry)}
+    folder.mkdir(parents=True)
+    (folder / f'{mode}.json').write_text(json.dumps({'answers': answers, 'perceive_rate': looks}))
+    lines = [
+        {'index': f'{n}.0', 'question': f'question {n}', 'truth': 'yes', 'score': float(ok), 'cluster': n,
+         'category': CATEGORIES[n % len(CATEGORIES)]}
+        for n, ok in enumerate(right)
+    ]  # fmt: skip
+    (folder / f'{mode}.jsonl').write_text('\n'.join(map(json.dumps, lines)))
 
 
 @pytest.fixture
@@ -29,11 +38,27 @@ def experiment(tmp_path: Path) -> Experiment:
 
 
 def test_all_variants_answer_equally_many_questions_in_equally_many_steps(experiment: Experiment) -> None:
-    settings = [experiment.settings(variant['stage'], 1) for variant in experiment.variants.values()]
-    stages = [SftConfig(**entry['stage']) for entry in settings if 'modes' in entry['stage']]
+    supervised, rewarded = [], []
+    for variant in experiment.variants.values():
+        program = experiment.stages[variant['stage']]['program']
+        (rewarded if program == 'training.grpo' else supervised).append(experiment.settings(variant['stage'], 1))
+    stages = [SftConfig(**entry['stage']) for entry in supervised]
     assert len({len(stage.modes) for stage in stages}) == 1
-    assert len({(entry['loop']['steps'], entry['loop']['seed']) for entry in settings}) == 1
-    assert all(LoopConfig(**entry['loop']).steps > 0 for entry in settings)
+    for entries in (supervised, rewarded):
+        assert len({(entry['loop']['steps'], entry['loop']['seed']) for entry in entries}) == 1
+        assert all(LoopConfig(**entry['loop']).steps > 0 for entry in entries)
+
+
+def test_what_a_program_reads_is_what_it_knows(experiment: Experiment, tmp_path: Path) -> None:
+    for stage, entry in experiment.stages.items():
+        path = tmp_path / f'{stage}.yaml'
+        path.write_text(yaml.safe_dump(experiment.settings(stage, 1)))
+        read_settings(path, import_module(entry['program']).Settings)
+
+
+def test_flags_are_those_of_the_weights_that_a_stage_starts_from(experiment: Experiment) -> None:
+    files = {stage: experiment.settings(stage, 1)['flags']['file'] for stage in ('reasoned', 'rewarded', 'cooperative')}
+    assert files['rewarded'] == files['cooperative'] != files['reasoned']
 
 
 def test_a_stage_starts_from_the_one_before_with_the_same_seed(experiment: Experiment) -> None:
@@ -52,15 +77,21 @@ def test_a_name_that_is_not_there_is_an_error(tmp_path: Path) -> None:
         Experiment.load(path)
 
 
-def test_the_table_states_means_over_seeds_and_the_gain_over_the_first(experiment: Experiment) -> None:
-    for variant, seed, overall, looks in (('base', 1, 0.4, 0.0), ('base', 2, 0.5, 0.0), ('SFT', 1, 0.6, 0.5)):
+def test_the_table_states_what_was_scored_and_the_gain_over_the_first(experiment: Experiment) -> None:
+    half, most = [n % 2 == 0 for n in range(40)], [n % 4 != 3 for n in range(40)]
+    for variant, seed, right, looks in (('base', 1, half, 0.0), ('base', 2, half, 0.0), ('SFT', 1, most, 0.5)):
         entry = experiment.variants[variant]
-        folder = experiment.folder(entry['stage'], seed)
-        folder.mkdir(parents=True)
-        (folder / f'{entry["mode"]}.json').write_text(json.dumps(score(overall, looks)))
-    rows = {line.split('|')[1].strip(): line for line in table(experiment).splitlines()}
-    assert '| 2 | 0.450 ± 0.021 | - | 0.450 | 0.00 |' in rows['base']
-    assert '| 1 | 0.600 ± 0.030 | +0.150 ± 0.037 | 0.600 | 0.50 | 0.60 (0.50) |' in rows['SFT']
+        write(experiment.folder(entry['stage'], seed), entry['mode'], right, looks)
+    rows = {line.split('|')[1].strip(): [cell.strip() for cell in line.split('|')[2:-1]] for line in
+            table(experiment).splitlines()}  # fmt: skip
+    assert rows['base'][0] == '2' and rows['base'][1].startswith('0.500 (') and rows['base'][2:5] == ['-', '-', '0.00']
+    assert rows['SFT'][0] == '1' and rows['SFT'][2].startswith('+0.250 (+0.') and rows['SFT'][4] == '0.50'
+    assert rows['SFT'][5] == '0.75 (0.50)'
     assert 'AMG' not in rows
-    with pytest.raises(ValueError, match='nothing is scored'):
-        table(replace(experiment, out=experiment.out / 'empty'))
+
+
+def test_without_the_first_variant_there_is_no_table(experiment: Experiment) -> None:
+    entry = experiment.variants['SFT']
+    write(experiment.folder(entry['stage'], 1), entry['mode'], [True, False, True], 1.0)
+    with pytest.raises(ValueError, match='base is not scored'):
+        table(experiment)
