@@ -45,7 +45,6 @@ def load(
     dtype: torch.dtype | None = None,
     graphs: str | Path | None = None,
     kernel: Kernel | None = None,
-    fall_back: bool = False,
 ) -> Reasoner[Any]:
     """Load a checkpoint for asking and perceiving.
 
@@ -55,14 +54,11 @@ def load(
     :param dtype: of weights and arithmetic; default bfloat16 on CUDA, float32 on a CPU
     :param graphs: folder of exported graphs, for backends that run them; default the user's cache, filled on first use
     :param kernel: how torch computes attention; default what suits the device
-    :param fall_back: use the next best backend, with a warning, where this one cannot be loaded
     :raises FileNotFoundError: the folder or one of its files is missing
     :raises ValueError: the backend is not there, or a file does not fit the others
-    :raises BackendFailed: a runtime broke down while it loaded
     """
     folder = Path(checkpoint) if checkpoint else default_checkpoint()
-    model = load_backend(folder, backend, device, dtype=dtype, graphs=graphs, kernel=kernel, fall_back=fall_back)
-    return Reasoner(model, Tokenizer.load(folder, model.config.tokens), Prompts.load(folder))
+    return _reasoner(folder, load_backend(folder, backend, device, dtype=dtype, graphs=graphs, kernel=kernel))
 
 
 def load_backend(
@@ -73,23 +69,43 @@ def load_backend(
     dtype: torch.dtype | None = None,
     graphs: str | Path | None = None,
     kernel: Kernel | None = None,
-    fall_back: bool = False,
 ) -> Backend[Any]:
     """Load the model of a checkpoint without its tokenizer and prompts; parameters as :func:`load`."""
-    if backend not in ('auto', *BACKENDS):
-        raise ValueError(f'backend {backend!r} is not available; available: auto, {", ".join(BACKENDS)}')
     folder = Path(checkpoint) if checkpoint else default_checkpoint()
     wish = _Wish(folder, device, dtype, None if graphs is None else Path(graphs), kernel)
-    chosen = _choose(wish) if backend == 'auto' else backend
+    return _LOADERS[_choose(wish, backend)](wish)
+
+
+def load_working(
+    checkpoint: str | Path | None = None,
+    backend: str = 'auto',
+    device: str | None = None,
+    graphs: str | Path | None = None,
+    broken: str | None = None,
+) -> Reasoner[Any]:
+    """Load a checkpoint on the next best backend, with a warning, where the wanted one cannot be loaded.
+
+    :param broken: a backend that broke down, instead of which the next best after it is to be loaded
+    :raises FileNotFoundError, ValueError: as :func:`load`, where the last backend cannot be loaded either
+    """
+    folder = Path(checkpoint) if checkpoint else default_checkpoint()
+    wish = _Wish(folder, device, None, None if graphs is None else Path(graphs), None)
+    following = None if broken is None else next_best(broken)
+    chosen = _choose(wish, backend) if following is None else following
     while True:
         try:
-            return _LOADERS[chosen](wish)
+            fitting = wish if chosen == backend else wish.fitting(chosen)
+            return _reasoner(folder, _LOADERS[chosen](fitting))
         except (ImportError, OSError, RuntimeError, ValueError) as error:
             following = next_best(chosen)
-            if not fall_back or following is None:
+            if following is None:
                 raise
             log.warning('the %s backend cannot be used, %s is: %s', chosen, following, error)
-            chosen, wish = following, wish.without(chosen)
+            chosen = following
+
+
+def _reasoner(folder: Path, model: Backend[Any]) -> Reasoner[Any]:
+    return Reasoner(model, Tokenizer.load(folder, model.config.tokens), Prompts.load(folder))
 
 
 @dataclass(frozen=True)
@@ -102,16 +118,25 @@ class _Wish:
     graphs: Path | None
     kernel: Kernel | None
 
-    def without(self, backend: str) -> _Wish:
-        """Return the wish less what only ``backend``, and those before it, can do."""
-        if next_best(backend) != BACKENDS[-1]:
+    def fitting(self, backend: str) -> _Wish:
+        """Return the wish less what is meant for graphs, where a backend that nobody named has none."""
+        if backend != 'torch':
             return self
         named = (self.device or '').partition(':')[0]
         return replace(self, graphs=None, device=None if named == 'tensorrt' else self.device)
 
 
-def _choose(wish: _Wish) -> str:
-    """Return the backend that ``auto`` means: what takes minutes to prepare is used only where it was prepared."""
+def _choose(wish: _Wish, backend: str) -> str:
+    """Return the backend that a name means.
+
+    What takes minutes to prepare is ``auto`` only where it was prepared.
+
+    :raises ValueError: there is no such backend
+    """
+    if backend != 'auto':
+        if backend not in BACKENDS:
+            raise ValueError(f'backend {backend!r} is not available; available: auto, {", ".join(BACKENDS)}')
+        return backend
     if wish.graphs is not None:
         return 'onnx'
     if wish.device == 'cpu':

@@ -169,12 +169,12 @@ class MemoryPlan:
             )
 
 
-def plan_memory(manifest: Manifest, config: CooperConfig, limits: Limits) -> MemoryPlan:
-    """Count the bytes of weights in the graphs, and of caches at their largest."""
-    each = {name: manifest.graphs[name].weight_bytes for name in GRAPHS}
+def plan_memory(manifest: Manifest, config: CooperConfig, limits: Limits, both: int) -> MemoryPlan:
+    """Count the bytes of weights in the graphs, and of caches at their largest.
+
+    :param both: bytes of weights that two graphs can share
+    """
     decoder, item = config.decoder, ITEM_BYTES[manifest.precision]
     token = 2 * decoder.num_layers * decoder.num_kv_heads * decoder.head_dim * item
-    separate = sum(each.values())
-    # All that the understanding expert has but the output layer is in the velocity graph, too.
-    both = max(0, each['understand'] - decoder.vocab_size * decoder.hidden_size * item)
+    separate = sum(manifest.graphs[name].weight_bytes for name in GRAPHS)
     return MemoryPlan(separate, separate - both, token * limits.capacity * (2 + limits.branches))

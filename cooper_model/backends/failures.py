@@ -15,7 +15,7 @@ class OutOfMemory(BackendFailed):
     """The device has no memory left for what a request needs."""
 
 
-_SIGNS = ('out of memory', 'failed to allocate', 'out_of_memory', 'bad_alloc')
+_SIGNS = ('out of memory', 'out_of_memory', 'failed to allocate', "can't allocate memory", 'bad_alloc')
 
 
 def is_out_of_memory(error: BaseException | str) -> bool:

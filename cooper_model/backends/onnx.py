@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -142,35 +143,42 @@ class OnnxRunner(Runner):
         if provider.kind == 'cuda':
             return shared | {'use_tf32': '0'}
         self._settings.engines.mkdir(parents=True, exist_ok=True)
-        engines = str(self._settings.engines)
-        return (
-            shared
-            | {f'trt_profile_{which}_shapes': _listed(ranges, i) for i, which in enumerate(('min', 'opt', 'max'))}
-            | {'trt_engine_cache_enable': '1', 'trt_engine_cache_path': engines}
-            | {'trt_timing_cache_enable': '1', 'trt_timing_cache_path': engines}
-            | {
-                'trt_fp16_enable': str(int(self.dtype == torch.float16)),
-                'trt_bf16_enable': str(int(self.dtype == torch.bfloat16)),
-            }
-        )
+        return shared | engine_options(self._settings.engines, self.dtype, ranges)
 
     def bind(self, graph: str, inputs: Mapping[str, Tensor], outputs: Mapping[str, Tensor]) -> Run:
         session = self._sessions[graph]
         binding = session.io_binding()
-        for bind, tensors in ((binding.bind_input, inputs), (binding.bind_output, outputs)):
-            for name, x in tensors.items():
-                bind(name, x.device.type, x.device.index or 0, _ELEMENTS[x.dtype], tuple(x.shape), x.data_ptr())
+        with self._telling(graph, inputs):
+            for bind, tensors in ((binding.bind_input, inputs), (binding.bind_output, outputs)):
+                for name, x in tensors.items():
+                    bind(name, x.device.type, x.device.index or 0, _ELEMENTS[x.dtype], tuple(x.shape), x.data_ptr())
         kept = (dict(inputs), dict(outputs))  # the binding knows addresses alone
 
         def run() -> None:
-            try:
+            with self._telling(graph, kept[0]):
                 session.run_with_iobinding(binding)
-            except ERRORS as error:
-                kind = OutOfMemory if is_out_of_memory(error) else BackendFailed
-                sizes = {name: tuple(x.shape) for name, x in kept[0].items() if not name.startswith('past_')}
-                raise kind(f'ONNX Runtime failed in {graph!r} on {self.provider.kind} with {sizes}: {error}') from error
 
         return run
+
+    @contextmanager
+    def _telling(self, graph: str, inputs: Mapping[str, Tensor]) -> Iterator[None]:
+        try:
+            yield
+        except ERRORS as error:
+            kind = OutOfMemory if is_out_of_memory(error) else BackendFailed
+            given = {name: tuple(x.shape) for name, x in inputs.items() if not name.startswith('past_')}
+            raise kind(f'ONNX Runtime failed in {graph!r} on {self.provider.kind} with {given}: {error}') from error
+
+
+def engine_options(engines: Path, dtype: torch.dtype, ranges: Mapping[str, Shapes]) -> dict[str, str]:
+    """Return what ONNX Runtime's TensorRT provider is told: where engines and timings are kept, sizes, formats."""
+    kept = {'trt_engine_cache_enable': '1', 'trt_engine_cache_path': str(engines)}
+    kept |= {'trt_timing_cache_enable': '1', 'trt_timing_cache_path': str(engines)}
+    kept |= {f'trt_profile_{which}_shapes': _listed(ranges, i) for i, which in enumerate(('min', 'opt', 'max'))}
+    return kept | {
+        'trt_fp16_enable': str(int(dtype == torch.float16)),
+        'trt_bf16_enable': str(int(dtype == torch.bfloat16)),
+    }
 
 
 def _range(manifest: Manifest, graph: str, config: CooperConfig, limits: Limits) -> dict[str, Shapes]:

@@ -84,7 +84,7 @@ def build_engine(
     for shapes in profiles:
         profile = builder.create_optimization_profile()
         for name, (least, usual, most) in shapes.items():
-            profile.set_shape(name, least, usual, most)
+            profile.set_shape(name, *(tensorrt.Dims(list(shape)) for shape in (least, usual, most)))
         config.add_optimization_profile(profile)
     # A cache of another version or GPU is no error: it is refused, and an empty one is filled.
     cache = config.create_timing_cache(timings.read_bytes() if timings.is_file() else b'')
@@ -150,11 +150,11 @@ class _Engine:
 
     def _fits(self, name: str, shape: tuple[int, ...], profile: int) -> bool:
         least, _, most = self._engine.get_tensor_profile_shape(name, profile)
-        return all(low <= size <= high for low, size, high in zip(tuple(least), shape, tuple(most), strict=True))
+        return all(low <= size <= high for low, size, high in zip(_sizes(least), shape, _sizes(most), strict=True))
 
     def _output(self, context: tensorrt.IExecutionContext, name: str, device: torch.device) -> Tensor:
         dtype = _DTYPES[self._engine.get_tensor_dtype(name)]
-        return torch.empty(tuple(context.get_tensor_shape(name)), dtype=dtype, device=device)
+        return torch.empty(_sizes(context.get_tensor_shape(name)), dtype=dtype, device=device)
 
 
 _DTYPES: dict[tensorrt.DataType, torch.dtype] = {
@@ -163,6 +163,10 @@ _DTYPES: dict[tensorrt.DataType, torch.dtype] = {
     tensorrt.DataType.BF16: torch.bfloat16,
     tensorrt.DataType.INT64: torch.int64,
 }
+
+
+def _sizes(dims: tensorrt.Dims) -> tuple[int, ...]:
+    return tuple(dims[i] for i in range(len(dims)))
 
 
 def _stream() -> int:

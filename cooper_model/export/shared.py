@@ -34,6 +34,12 @@ def _stored(model: onnx_ir.Model) -> dict[str, onnx_ir.ExternalTensor]:
     }
 
 
+def shared_bytes(folder: Path, manifest: Manifest) -> int:
+    """Return how much of the weights both graphs read."""
+    stored = _stored(onnx_ir.load(folder / manifest.graphs[SHARING[0]].file))
+    return sum(stored[name].length for name in shared_names(folder, manifest))
+
+
 def write_sharing(folder: Path, manifest: Manifest, graph: str, names: list[str]) -> Path:
     """Write a graph beside itself with some of its weights as inputs; returns the new file."""
     path = folder / manifest.graphs[graph].file

@@ -167,7 +167,7 @@ def find_engines(
         )
     key = EngineKey(model, target.gpu, target.tensorrt, manifest.precision, manifest.opset)
     key = replace(key, limits=limits or built_limits(root, key))
-    plan = plan_memory(manifest, config, key.limits)
+    plan = plan_memory(manifest, config, key.limits, shared.shared_bytes(graphs, manifest))
     key = replace(key, shares=plan.shares(target.total))
     plan.require(target.free, key.shares)
     return EngineSet(config, graphs, manifest, target, EngineStore(root, key))
