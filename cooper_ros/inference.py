@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from cooper_model import loading
+from cooper_model.backends.failures import BackendFailed, is_out_of_memory
 from cooper_model.scene import describe_scene
 from cooper_model.types import (
     MODES,
@@ -113,10 +115,42 @@ class Inference:
     """
 
     def __init__(self, source: Source) -> None:
-        self._reasoner: Reasoner = loading.load(
-            source.checkpoint, source.backend, source.device, graphs=source.graphs
-        )
+        self._source = source
+        self._backend = source.backend
+        self._broken: str | None = None
+        self._loaded: Reasoner | None = None
         self._config = self._reasoner.backend.config
+
+    @property
+    def backend(self) -> str:
+        """Name of the backend that serves: the wanted one, or the next best that works."""
+        return self._backend
+
+    @property
+    def _reasoner(self) -> Reasoner:
+        if self._loaded is None:
+            source = self._source
+            self._loaded = loading.load_working(
+                source.checkpoint, source.backend, source.device, source.graphs, broken=self._broken
+            )
+            self._backend = self._loaded.backend.name
+        return self._loaded
+
+    @contextmanager
+    def _recovering(self) -> Iterator[None]:
+        """Where the backend breaks down, let go of it; the next request loads the next best one.
+
+        :raises BackendFailed: the text says what will serve
+        """
+        try:
+            yield
+        except RuntimeError as error:
+            following = loading.next_best(self._backend)
+            if following is None or not (isinstance(error, BackendFailed) or is_out_of_memory(error)):
+                raise
+            text = f'{error}; ask again: the {following} backend serves from now on instead of {self._backend}'
+            self._backend, self._broken, self._loaded = following, self._backend, None
+            raise BackendFailed(text) from error
 
     def _apply(self, settings: Settings) -> None:
         given = {name: getattr(settings, name) for name in ('num_timesteps', 'image_scale', 'text_scale')}
@@ -133,9 +167,10 @@ class Inference:
         began = time.monotonic()
         self._apply(settings)
         maps: dict[str, Any] = {}
-        for event in self._reasoner.perceive(frame, modalities, seed=settings.seed, cancelled=stop):
-            if isinstance(event, ImageReady):
-                maps[event.modality] = event.image
+        with self._recovering():
+            for event in self._reasoner.perceive(frame, modalities, seed=settings.seed, cancelled=stop):
+                if isinstance(event, ImageReady):
+                    maps[event.modality] = event.image
         seconds = time.monotonic() - began
         return Perceived(frame, maps.get('depth'), maps.get('segmentation'), settings.min_object_area, seconds)
 
@@ -152,13 +187,14 @@ class Inference:
         except ValueError as error:
             raise BadQuestion(str(error)) from error
         answer = None
-        for event in events:
-            if isinstance(event, AnswerReady):
-                scene = (event.answer.objects, event.answer.relations)
-                objects, relations = _large(scene, settings.min_object_area)
-                answer = replace(event.answer, objects=objects, relations=relations)
-                event = AnswerReady(answer)
-            on_event(event)
+        with self._recovering():
+            for event in events:
+                if isinstance(event, AnswerReady):
+                    scene = (event.answer.objects, event.answer.relations)
+                    objects, relations = _large(scene, settings.min_object_area)
+                    answer = replace(event.answer, objects=objects, relations=relations)
+                    event = AnswerReady(answer)
+                on_event(event)
         if answer is None:
             raise RuntimeError('the reasoner ended without an answer')
         return answer

@@ -1,0 +1,60 @@
+"""The model of the node: which backend serves where the wanted one is missing or breaks down."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cooper_model.backends.failures import BackendFailed
+from cooper_model.types import Frame
+from cooper_ros.inference import Inference, Question, Settings, Source
+from tests.random_checkpoint import tiny_config, write_random_checkpoint
+
+pytest.importorskip('onnxruntime')
+
+FRAME = Frame(np.random.default_rng(0).integers(0, 255, (60, 80, 3), dtype=np.uint8))
+
+
+def never() -> bool:
+    return False
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv('COOPER_CACHE', str(tmp_path / 'cache'))
+    config = tiny_config()
+    small = replace(config, decoder=replace(config.decoder, num_layers=1), vision=replace(config.vision, num_layers=1))
+    return str(write_random_checkpoint(tmp_path / 'checkpoint', config=small))
+
+
+@pytest.mark.skipif(importlib.util.find_spec('tensorrt') is not None, reason='TensorRT is installed here')
+def test_the_next_best_backend_serves_without_tensorrt_and_after_a_breakdown(
+    checkpoint: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        model = Inference(Source(checkpoint, 'tensorrt', 'cpu', None))
+    assert model.backend == 'onnx'
+    assert 'the tensorrt backend cannot be used, onnx is: TensorRT is not installed' in caplog.text
+    before = model.perceive(FRAME, ('depth',), Settings(seed=2), never)
+    runner = model._reasoner.backend._runner
+    # A graph that takes other inputs than it is given: a real failure in the middle of a request.
+    runner._sessions['velocity'] = runner._sessions['vision']
+    with pytest.raises(BackendFailed, match='the torch backend serves from now on instead of onnx'):
+        model.perceive(FRAME, ('depth',), Settings(seed=2), never)
+    after = model.perceive(FRAME, ('depth',), Settings(seed=2), never)
+    assert model.backend == 'torch'
+    np.testing.assert_allclose(after.depth.relative, before.depth.relative, atol=1e-4)
+    answer = model.ask(Question(FRAME, 'Which is closer?', mode='direct'), Settings(), lambda event: None, never)
+    assert answer.mode == 'direct'
+
+
+def test_torch_has_no_next_best_and_says_why_it_failed(checkpoint: str) -> None:
+    model = Inference(Source(checkpoint, 'torch', 'cpu', None))
+    with pytest.raises(ValueError, match='modalities are'):
+        model.perceive(FRAME, (), Settings(), never)
+    assert model.backend == 'torch'
