@@ -89,6 +89,8 @@ if [ ! -f "$packages_stamp" ] || ! venv_is_ours; then
     # Named before everything that needs it, so that no other build of torch is taken for a dependency.
     "$venv/bin/python" -m pip install -qq -c constraints.txt "$(grep '^torch==' constraints.txt)" setuptools
     "$venv/bin/python" -m pip install -qq -c constraints.txt --no-build-isolation -e ".[$extras]"
+    # Type stubs alone, and aside: the package would bring the library, and as a module it would hide that it is missing.
+    "$venv/bin/python" -m pip install -qq --no-deps --upgrade --target "$venv/stubs" "$(grep '^tensorrt-stubs==' constraints.txt)"
     renders || system_packages libegl1 libgl1 libgl1-mesa-dri libosmesa6
     renders || fail 'MuJoCo draws neither through EGL nor through OSMesa: is a graphics driver half installed?'
     touch "$packages_stamp"
