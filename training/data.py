@@ -98,14 +98,20 @@ class Mixture:
             if part.latents is None:
                 image, targets = next(encoded), {kind: next(encoded) for kind in example.targets}
                 masks = {k: counted_tokens(target, self.encoder.stride) for k, target in example.targets.items()}
+                counted = {kind: mask for kind, mask in masks.items() if mask is not None}
+                samples.append(Sample(example, image, targets, counted))
             else:
-                rows = part.latents
-                one = np.array([number])
-                image, targets = rows.get(one, 'image')[0], {k: rows.get(one, k)[0] for k in part.data.modalities}
-                masks = {kind: rows.counted(number, kind) for kind in part.data.modalities}
-            counted = {kind: mask for kind, mask in masks.items() if mask is not None}
-            samples.append(Sample(example, image, targets, counted))
+                samples.append(_kept(part.latents, number, example))
         return samples
+
+
+def _kept(latents: LatentCache, number: int, example: Example) -> Sample:
+    """Return an example with its kept latents; what nothing is known of is left out."""
+    rows = {kind: latents.get(np.array([number]), kind)[0] for kind in latents.kinds}
+    masks = {kind: latents.counted(number, kind) for kind in latents.kinds[1:]}
+    image = rows.pop('image')
+    targets = {kind: tokens for kind, tokens in rows.items() if masks[kind] is None or masks[kind].any()}
+    return Sample(example, image, targets, {k: mask for k, mask in masks.items() if mask is not None})
 
 
 def open_mixture(

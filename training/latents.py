@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,7 +15,8 @@ from torch import Tensor, nn
 
 from cooper_model import transforms
 from cooper_model.config import CooperConfig
-from training.datasets.base import DataSet, Example, Target
+from training.datasets.base import DataSet, Target
+from training.datasets.report import LeftOut
 
 log = logging.getLogger(__name__)
 _BATCH = 32
@@ -24,7 +26,7 @@ _PATIENCE = 1.0  # seconds between two looks at what another process writes
 class LatentCache:
     """Latent tokens of every example's image and pictures, as float16 on disk; for sets of one size.
 
-    Beside it, where some pixels are not valid, stands which tokens count.
+    Beside it, where some pixels are not valid or some pictures are not there, stands which tokens count.
 
     :param path: file of the cache, written when absent, by the first process alone
     :param data: not mirrored or otherwise varied
@@ -109,32 +111,49 @@ def counted_tokens(target: Target, stride: int) -> Tensor | None:
 def _write(path: Path, masks: Path, data: DataSet, encoder: Encoder, count: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_suffix('.part')
-    kinds = ('image', *data.modalities)
+    kinds = len(data.modalities) + 1
     tokens: np.memmap | None = None
-    counts: np.ndarray | None = None
+    counts = np.zeros((0, 0, 0), bool)
     for start in range(0, count, _BATCH):
-        examples = [data.example(n) for n in range(start, min(start + _BATCH, count))]
-        rows = encoder.encode([p for example in examples for p in _pictures(example, data)])
-        if tokens is None:
-            shape = (count, len(kinds), *rows[0].shape)
-            tokens = np.lib.format.open_memmap(unfinished, 'w+', np.float16, shape)
-            counts = np.ones(shape[:3], bool)
-        for n, row in enumerate(rows):
+        stop = min(start + _BATCH, count)
+        pictures = [picture for number in range(start, stop) for picture in _pictures(data, number, encoder.stride)]
+        rows = encoder.encode([picture.pixels for picture in pictures])
+        if tokens is None and rows:
+            tokens = np.lib.format.open_memmap(unfinished, 'w+', np.float16, (count, kinds, *rows[0].shape))
+            counts = np.zeros(tokens.shape[:3], bool)
+        for picture, row in zip(pictures, rows, strict=True):
             if row.shape != tokens.shape[2:]:
                 raise ValueError(f'{data.name}: pictures differ in size, so no latents can be kept; drop latents')
-            tokens[start + n // len(kinds), n % len(kinds)] = row.cpu().numpy()
-        for n, example in enumerate(examples, start):
-            for column, kind in enumerate(data.modalities, start=1):
-                mask = counted_tokens(example.targets[kind], encoder.stride)
-                counts[n, column] = True if mask is None else mask.numpy()
+            tokens[picture.number, picture.column] = row.cpu().numpy()
+            counts[picture.number, picture.column] = True if picture.counted is None else picture.counted.numpy()
         if start % (64 * _BATCH) == 0:
-            log.info('latents of %d of %d examples', start + len(examples), count)
-    assert tokens is not None and counts is not None
+            log.info('latents of %d of %d examples', stop, count)
+    if tokens is None:
+        raise ValueError(f'{data.name}: no example can be read; {data.report.summary()}')
     tokens.flush()
     if not counts.all():
         np.save(masks, counts)
     unfinished.rename(path)
 
 
-def _pictures(example: Example, data: DataSet) -> list[np.ndarray]:
-    return [example.image, *(example.targets[kind].picture for kind in data.modalities)]
+class _Picture(NamedTuple):
+    """A picture on its way into a cache: whose it is, and which of its tokens count."""
+
+    number: int
+    column: int
+    pixels: np.ndarray
+    counted: Tensor | None = None
+
+
+def _pictures(data: DataSet, number: int, stride: int) -> list[_Picture]:
+    """Return the pictures of an example; none, and a report, where it cannot be read."""
+    try:
+        example = data.example(number)
+    except LeftOut as error:
+        data.report.leave_out(data.place(number), error)
+        return []
+    found = [_Picture(number, 0, example.image)]
+    for kind, target in example.targets.items():
+        column = data.modalities.index(kind) + 1
+        found.append(_Picture(number, column, target.picture, counted_tokens(target, stride)))
+    return found

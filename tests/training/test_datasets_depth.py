@@ -68,6 +68,19 @@ def test_targets_are_those_of_the_golden_case_where_nothing_is_resized(published
     np.testing.assert_allclose(target.picture[valid] * 2 - 1, np.repeat(expected[valid][:, None], 3, 1), atol=1e-6)
 
 
+@pytest.mark.parametrize('number', range(4))
+def test_images_are_resized_as_in_the_golden_case(published, write_png, write_list, repository, number):
+    golden = load_file(repository / 'tests/golden/alpha/preprocess.safetensors')
+    image = golden[f'image{number}_uint8']
+    depth = np.full(image.shape[:2], 1000, np.uint16)
+    row = {'rgb_image': write_png('a.png', image), 'depth_image': write_png('d.png', depth)}
+    config = replace(published.config, vae_transform=ResizeConfig(96, 48, 16))
+    data = open_pictures(
+        DataEntry('nyu', str(write_list('list.jsonl', [row]))), replace(published, config=config)
+    )
+    assert np.array_equal(data.example(0).image, golden[f'image{number}_t0_resized_uint8'])
+
+
 def test_a_checkpoint_with_a_range_gets_metres_in_it(words, pair):
     data = open_pictures(DataEntry('nyu', str(pair(np.full((48, 64), 2500, np.uint16)))), words)
     example = data.example(0)

@@ -15,8 +15,7 @@ from training import stage1
 from training.data import open_mixture
 from training.datasets.base import DataEntry
 from training.latents import Encoder
-from training.settings import read_settings
-from training.stage1 import Batch, Settings, Stage1, Stage1Config
+from training.stage1 import Batch, Stage1, Stage1Config
 
 SETTINGS = Stage1Config(batch=2, shift=1.0)
 
@@ -134,6 +133,18 @@ def test_kept_latents_remember_what_counts(words, autoencoder, write_png, write_
         assert sample.counted['depth'].tolist() == [False] * 4 + [True] * 8
 
 
+def test_what_cannot_be_read_is_not_kept(words, autoencoder, write_png, write_list, tmp_path, caplog):
+    depth, image = np.full((48, 64), 1500, np.uint16), np.zeros((48, 64, 3), np.uint8)
+    good = {'rgb_image': write_png('a.png', image), 'depth_image': write_png('d.png', depth)}
+    empty = {'rgb_image': 'a.png', 'depth_image': write_png('none.png', np.zeros_like(depth))}
+    path = str(write_list('list.jsonl', [empty, good]))
+    mixture = open_mixture([DataEntry('nyu', path, latents=str(tmp_path / 'kept.npy'))], words, autoencoder)
+    assert f'{path}:1 left out (nothing valid)' in caplog.text
+    part = mixture.parts[0]
+    first, second = (mixture.samples([part], [(n, part.data.example(n, maps=False))])[0] for n in (0, 1))
+    assert not first.targets and second.targets['depth'].shape == (12, words.config.latent_dim)
+
+
 def test_latents_of_several_sizes_cannot_be_kept(words, autoencoder, pairs, tmp_path):
     entry = DataEntry('nyu', pairs, latents=str(tmp_path / 'kept.npy'))
     with pytest.raises(ValueError, match='nyu: pictures differ in size, so no latents can be kept; drop latents'):
@@ -187,6 +198,8 @@ def test_nothing_left_to_train_on_is_refused(words, autoencoder, scenes):
         open_mixture([DataEntry('simulation', scenes, held_out=6)], words, autoencoder)
     with pytest.raises(ValueError, match='data lists no set with a weight'):
         open_mixture([], words, autoencoder)
+    with pytest.raises(ValueError, match=r'every scene has \d+ tokens, at most 50 fit'):
+        open_mixture([DataEntry('simulation', scenes)], replace(words, max_tokens=50), autoencoder)
 
 
 def test_pictures_of_several_sizes_are_encoded_as_alone(words, autoencoder):
@@ -197,9 +210,3 @@ def test_pictures_of_several_sizes_are_encoded_as_alone(words, autoencoder):
         torch.testing.assert_close(together, encoder.encode([picture])[0], atol=2e-2, rtol=2e-2)
         floats = encoder.encode([picture.astype(np.float32) / 255])[0]
         torch.testing.assert_close(together, floats, atol=5e-2, rtol=5e-2)
-
-
-def test_committed_settings_are_read(repository):
-    for path in (repository / 'training/configs').glob('*/stage1*.yaml'):
-        settings = read_settings(path, Settings)
-        assert settings.data and settings.stage.batch >= 1

@@ -5,7 +5,7 @@ A data set is one file of this package and one line of `registry`. Stages know n
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -119,10 +119,11 @@ class ModelInput:
         """Return the tokens of a text, markers included."""
         return len(self.tokenizer.encode(text)) + 2
 
-    def request_tokens(self, modality: Modality, height: int, width: int) -> int:
-        """Return the tokens of asking for a map of an image of ``height`` x ``width`` and of generating it."""
-        request = self.text_tokens(self.prompts.request(modality))
-        return request + self.map_tokens(*self.latent_size(height, width))
+    def sample_tokens(self, height: int, width: int, modalities: Sequence[Modality]) -> int:
+        """Return the tokens of an image of ``height`` x ``width`` with a request and a map of each modality."""
+        drawn = self.map_tokens(*self.latent_size(height, width))
+        requests = sum(self.text_tokens(self.prompts.request(modality)) for modality in modalities)
+        return self.image_tokens(height, width) + requests + drawn * len(modalities)
 
 
 @dataclass(frozen=True, eq=False)

@@ -73,8 +73,7 @@ class Listed(ABC, Generic[ItemT]):
         model = self.model
         if model.max_tokens is None:
             return
-        tokens = model.image_tokens(height, width)
-        tokens += sum(model.request_tokens(modality, height, width) for modality in self.modalities)
+        tokens = model.sample_tokens(height, width, self.modalities)
         if tokens > model.max_tokens:
             raise LeftOut('too long', f'{tokens} tokens, at most {model.max_tokens} fit (max_tokens)')
 

@@ -87,5 +87,13 @@ class SimulatedScenes:
 
 
 def open_set(entry: DataEntry, model: ModelInput) -> SimulatedScenes:
-    """Open the set that a config names."""
-    return SimulatedScenes(entry.path, model.config, entry.flip, entry.label)
+    """Open the set that a config names.
+
+    :raises ValueError: its images do not fit a sequence
+    """
+    data = SimulatedScenes(entry.path, model.config, entry.flip, entry.label)
+    height, width = data.records.ids.shape[1:]
+    tokens = model.sample_tokens(height, width, data.modalities)
+    if model.max_tokens is not None and tokens > model.max_tokens:
+        raise ValueError(f'{entry.path}: every scene has {tokens} tokens, at most {model.max_tokens} fit (max_tokens)')
+    return data
