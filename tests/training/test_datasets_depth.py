@@ -15,6 +15,7 @@ from training.datasets.base import DataEntry
 from training.datasets.depth_pairs import measured
 from training.datasets.images import cut, cut_camera, fill_nearest
 from training.datasets.registry import open_pictures
+from training.datasets.report import LeftOut
 from training.datasets.vkitti import FILES as VKITTI
 from training.datasets.vkitti import KITTI_CROP
 from training.latents import counted_tokens
@@ -236,6 +237,11 @@ def test_a_wrong_entry_is_refused(values, message):
 def test_an_unknown_set_names_those_that_exist(published):
     with pytest.raises(ValueError, match="no data set 'diode' here, expected one of simulation, vkitti"):
         open_pictures(DataEntry('diode', 'x'), published)
+
+
+def test_depth_of_8_bits_is_refused(published, pair):
+    with pytest.raises(LeftOut, match='8 bits a pixel, expected depth of 16'):
+        open_pictures(DataEntry('nyu', str(pair(np.full((48, 64), 200, np.uint8)))), published).example(0)
 
 
 def test_nothing_measured_is_no_depth():

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from cooper_model.network.autoencoder import build_autoencoder
 from cooper_model.network.model import Cooper
@@ -14,6 +15,7 @@ from cooper_sim.dataset import write_dataset
 from training import stage1
 from training.data import open_mixture
 from training.datasets.base import DataEntry
+from training.evaluation import evaluate_parts
 from training.latents import Encoder
 from training.stage1 import Batch, Stage1, Stage1Config
 
@@ -169,6 +171,21 @@ def test_a_dropped_condition_is_not_seen(words, model, autoencoder, scenes):
     assert kinds_seen(drop_image=1.0) == ['text']
     with pytest.raises(ValueError, match='drop_image is 2, expected a probability'):
         Stage1Config(batch=1, shift=1.0, drop_image=2)
+
+
+def test_each_set_is_scored_by_its_own_metric(words, model, autoencoder, scenes, pairs, tmp_path):
+    entries = [DataEntry('simulation', scenes, held_out=1), DataEntry('nyu', pairs, weight=0)]
+    parts = open_mixture(entries, words, autoencoder).parts
+    found = evaluate_parts(model, autoencoder, parts, Stage1(model, words).requests, tmp_path, 7)
+    names = {name.rpartition('/')[0] for name in found}
+    assert names >= {'simulation/miou', 'simulation/delta1', 'nyu/abs_rel_aligned'}
+    assert not any(name.startswith('nyu/miou') for name in found) and all(np.isfinite(list(found.values())))
+    sheets = {path.name: Image.open(path).size for path in (tmp_path / 'samples').iterdir()}
+    # Camera image, then generated and true picture of each modality; the wide image above the high one.
+    assert sheets == {'000007_simulation.png': (5 * 64, 48), '000007_nyu.png': (3 * 64, 16 + 64)}
+    alone = evaluate_parts(model, autoencoder, parts[:1], Stage1(model, words).requests, tmp_path, 8)
+    assert 'miou/1 steps' in alone
+    assert all(p.requires_grad for p in model.parameters())
 
 
 def test_an_image_that_breaks_later_is_reported_and_replaced(words, autoencoder, pairs, tmp_path):

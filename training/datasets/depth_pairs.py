@@ -92,7 +92,7 @@ class DepthPairs(Listed[DepthItem]):
         image = self.read_image(item, mirrored, crop)
         if not maps:
             return Example(image)
-        metres = measured(turned(cut(read_integers(item.depth), crop), mirrored), item.units)
+        metres = measured(turned(cut(read_integers(item.depth, deep=True), crop), mirrored), item.units)
         camera = item.camera and cut_camera(item.camera, crop)
         depth_range = self.config.depth_range_of(camera) or self.files.published.depth_range
         target = depth_target(metres, image.shape[:2], depth_range, item.share)

@@ -63,9 +63,10 @@ def read_rgb(path: Path) -> np.ndarray:
         raise LeftOut('unreadable image', f'{path}: {error}') from error
 
 
-def read_integers(path: Path) -> np.ndarray:
+def read_integers(path: Path, deep: bool = False) -> np.ndarray:
     """Return depth in file units or instance numbers, ``(height, width)`` int32.
 
+    :param deep: refuse 8 bits, which cannot hold depth in the units of any data set
     :raises LeftOut: it cannot be decoded, or has more than one channel
     """
     try:
@@ -76,6 +77,8 @@ def read_integers(path: Path) -> np.ndarray:
     if values.ndim != 2 or not np.issubdtype(values.dtype, np.integer):
         raise LeftOut('unreadable image', f'{path}: {values.dtype} of shape {values.shape}, expected one channel of '
                       'integers')  # fmt: skip
+    if deep and values.dtype.itemsize < 2:
+        raise LeftOut('unreadable image', f'{path}: 8 bits a pixel, expected depth of 16')
     return values.astype(np.int32)
 
 

@@ -80,7 +80,7 @@ class RobotPictures(Listed[RobotItem]):
         metres, ids = None, None
         depth_range = self.config.depth_range_of(frame.intrinsics) or DEPTH_RANGE
         if frame.depth:
-            metres = measured(read_integers(self.root / frame.depth), MILLIMETRES)
+            metres = measured(read_integers(self.root / frame.depth, deep=True), MILLIMETRES)
             targets['depth'] = depth_target(metres, record.ids.shape, depth_range, 0.5)
         known = record.ids != UNKNOWN
         if frame.mask and self.config.colour_code.names:
@@ -168,7 +168,7 @@ def read_record(frame: RobotFrame, root: Path, model: ModelInput) -> Record:
     size = image.shape[:2]
     metres = np.full(size, np.nan, np.float32)
     if frame.depth:
-        metres = nearest(measured(read_integers(root / frame.depth), MILLIMETRES), *size)
+        metres = nearest(measured(read_integers(root / frame.depth, deep=True), MILLIMETRES), *size)
     ids = nearest(_read_mask(frame, root), *size) if frame.mask else np.zeros(size, np.int32)
     camera = frame.intrinsics or CameraIntrinsics.from_vertical_fov(60.0, width, height)
     things = tuple(_scaled(thing, size[1] / width, size[0] / height) for thing in frame.objects)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from zlib import crc32
+
 import numpy as np
 
 from cooper_sim.grading import Truth
@@ -16,16 +18,14 @@ class SimulatedQuestions:
 
     Which question that is depends on the scene alone, so that what was measured of it stays true.
 
-    :param held_out: scenes, from the last, that are left out
-    :param limit: scenes, from the first, that are used; None for all others
-    :raises ValueError: the folder holds no finished data set
+    :raises ValueError: the folder holds no finished data set, or none of it is left to train on
     """
 
-    def __init__(self, folder: str, held_out: int = 0, limit: int | None = None) -> None:
-        self.name, self.records = 'simulation', SimDataset(folder)
+    def __init__(self, entry: DataEntry) -> None:
+        self.name, self.records = entry.label, SimDataset(entry.path)
         self.report = ReadReport(self.name)
         self.asked: list[tuple[int, Question]] = []
-        for number in range(min(len(self.records) - held_out, limit or len(self.records))):
+        for number in range(entry.trained(len(self.records))):
             record = self.records[number]
             for question in ask_questions(record, np.random.default_rng(record.seed), 1):
                 self.asked.append((number, question))
@@ -39,7 +39,8 @@ class SimulatedQuestions:
         scene, asked = self.asked[number]
         record = self.records[scene]
         return QuestionExample(
-            id=f'scene {record.seed}: {asked.text}',
+            # Texts may change with the templates; what was measured of the old one must not be taken for the new.
+            id=f'scene {record.seed}-{crc32(asked.text.encode()):08x}',
             image=record.image,
             text=asked.text,
             truth=Truth(asked.answer, asked.value, asked.unit, asked.choices),
@@ -55,4 +56,4 @@ class SimulatedQuestions:
 
 def open_questions(entry: DataEntry, model: ModelInput) -> SimulatedQuestions:
     """Open the set that a config names."""
-    return SimulatedQuestions(entry.path, entry.held_out, entry.limit)
+    return SimulatedQuestions(entry)
