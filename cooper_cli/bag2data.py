@@ -26,7 +26,7 @@ def bag2data(
     ] = None,
     novelty: Annotated[
         float, typer.Option(min=0.0, max=1.5, help='How new a frame must be: 0 takes all, 1.4 nearly none.')
-    ] = 0.35,
+    ] = 0.7,
     tolerance: Annotated[
         float, typer.Option(min=0.0, help='Largest seconds between image and depth or mask.')
     ] = 0.05,

@@ -153,7 +153,9 @@ class DataFolder:
     def _add_correction(self, path: Path, entry: Entry, report: BagReport) -> None:
         """Add a frame with the masks that a person drew, and the question with the right answer."""
         recorded, verdict = entry.question, entry.verdict
-        name = frame_name(path, recorded.stamp_ns, recorded.query_id)
+        name = frame_name(path, recorded.stamp_ns)
+        if verdict.masks or not recorded.live or name not in self._writer.frames:
+            name = frame_name(path, recorded.stamp_ns, recorded.query_id)
         if name not in self._writer.frames:
             pictures = self._desk.pictures(recorded.query_id)
             if pictures.image is None:

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 _SIZE = (24, 18)
-DEFAULT = 0.35
+DEFAULT = 0.7
 
 
 class Novelty:

@@ -9,8 +9,8 @@ from pathlib import Path
 from rosbags.typesys.store import Typestore
 
 from cooper_ros.bags import BagError
+from cooper_ros.cut_mcap import CutMcap
 from cooper_ros.recording.bag_writer import BagWriter
-from cooper_ros.salvage import CutMcap
 
 
 class _Carried:

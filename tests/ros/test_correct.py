@@ -225,7 +225,8 @@ def test_a_person_corrects_in_the_browser(page, folder):
     page.click('#useless')
     said(page, 'Saved')
     assert CorrectionStore(folder / 'cooper_2').verdicts()['id2'].useless
-    # id2 has no generated pictures: the browser reports those that are not there, and nothing else.
+    # id2 has no generated pictures: the browser reports those two, and nothing else.
+    until(lambda: len(page.problems) == 2, 'two pictures to be missing')
     assert all('404' in problem for problem in page.problems)
 
 
@@ -252,11 +253,10 @@ def test_a_mask_is_painted_in_the_browser(page, folder, tmp_path):
     upload[:, :20] = 255
     cv2.imwrite(str(tmp_path / 'mask.png'), upload)
     page.fill('#object', 'wall')
-    page.dispatch_event('#object', 'change')
     page.set_input_files('#file', tmp_path / 'mask.png')
     until(lambda: np.array_equal(painted(), upload.ravel()), 'the uploaded mask to be laid')
     page.click('#keep')
-    said(page, 'Saved')
+    until(lambda: 'wall' in store.verdicts()['id0'].masks, 'the second mask to be kept')
     verdict = store.verdicts()['id0']
     np.testing.assert_array_equal(store.mask(verdict, 'wall'), upload > 0)
     assert set(verdict.masks) == {'red ball', 'wall'} and not page.problems

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
+import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,6 +26,7 @@ from cooper_ros.recording.corrections import CorrectionStore
 from cooper_ros.recording.reader import QuestionBag
 from cooper_ros.salvage import open_bag
 
+ROOT = Path(__file__).parents[2]
 QUESTION = 'Which is closer, the red ball or the blue box?'
 CHOICES = ['red ball', 'blue box']
 
@@ -151,6 +155,30 @@ def test_a_correction_that_cannot_be_kept_says_why(recording, fields, reason):
         fields['mask'] = image_message(np.ones(fields['mask'], np.uint8), 'mono8', Header())
     response = probe.call(Correct, 'correct', Correct.Request(**fields))
     assert not response.success and reason in response.message
+
+
+def cooper(*arguments):
+    """Run the command; return its JSON."""
+    command = [sys.executable, '-m', 'cooper_cli.main', *map(str, arguments), '--json']
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_the_command_records_and_corrects_at_a_running_node(recording, tools, tmp_path):
+    _, probe, _, folder = recording
+    begun = cooper('record', tmp_path / 'by_hand')
+    assert begun['bag'].startswith(str(tmp_path / 'by_hand')) and not begun['problem']
+    asked = ask(probe, 'direct')
+    path, *_ = answered(tools, tmp_path / 'by_hand', asked.query_id)
+    assert cooper('correct', '--id', asked.query_id, '--answer', 'blue box') == {'kept': True, 'message': ''}
+    assert cooper('record')['questions'] > 0
+    assert cooper('record', '--off')['bag'] == ''
+    (listed,) = cooper('correct', path)['questions']
+    assert (listed['query_id'], listed['verdict']['answer']) == (asked.query_id, 'blue box')
+    assert 'same' in cooper('correct', path, '--id', asked.query_id, '--answer', 'blue box')['message']
+    assert probe.set_parameters(record=str(folder))[0].successful
+    tools.wait_for(lambda: status(probe)[1].startswith('recording into'), 'recording to go on')
 
 
 def test_recording_stops_and_begins_while_the_node_runs(recording, tools):

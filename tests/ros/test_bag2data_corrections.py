@@ -1,0 +1,110 @@
+"""Recorded questions that people corrected become training data."""
+
+from __future__ import annotations
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+
+pytest.importorskip('rclpy', reason='needs ROS 2')
+pytest.importorskip('rosbags', reason='needs the extra bags')
+
+from rclpy.serialization import serialize_message
+
+from cooper_cli.bag2data_folder import DataFolder, Wishes
+from cooper_model.types import Answer, CameraIntrinsics, Frame
+from cooper_ros.harvest.frames import Options
+from cooper_ros.recording.bag_writer import BagWriter
+from cooper_ros.recording.corrections import Correction, CorrectionStore
+from cooper_ros.recording.definitions import Definitions
+from cooper_ros.recording.messages import Asked, frame_messages, question_messages, topic_names
+from cooper_sim.robot_format import UNKNOWN, parse_frame
+
+TOPICS = topic_names(lambda name: name.replace('~', '/cooper') if name.startswith('~') else f'/{name}')
+SIZE = (48, 64)
+START = 1_700_000_000_000_000_000
+
+
+def frame(number):
+    image = cv2.resize(np.random.default_rng(number).integers(0, 256, (3, 4, 3), np.uint8), SIZE[::-1])
+    camera = CameraIntrinsics.from_vertical_fov(50, SIZE[1], SIZE[0])
+    return Frame(image, camera, np.full(SIZE, 1.5, np.float32), START + number, 'optical')
+
+
+@pytest.fixture
+def bag(tmp_path):
+    """Return a bag of four questions and a frame between them."""
+    writer = BagWriter(tmp_path / 'cooper_day', Definitions())
+
+    def write(number, messages):
+        for role, message in messages.items():
+            package, kind = type(message).__module__.split('.')[:2]
+            name = f'{package}/{kind}/{type(message).__name__}'
+            writer.write(TOPICS[role], name, START + number, serialize_message(message))
+
+    answers = [
+        ('Left or right?', ('left', 'right'), Answer('left', 'direct')),
+        ('How far is the mug, in metres?', (), Answer('0.4', 'direct', value=0.4, unit='m')),
+        ('Is there a cup?', ('yes', 'no'), Answer('yes', 'direct')),
+        ('What is this?', (), None),
+    ]
+    for number, (question, choices, answer) in enumerate(answers):
+        problem = '' if answer else 'no answer in time'
+        asked = Asked(f'id{number}', question, choices, 'direct', frame(number), True, answer, problem)
+        write(number, question_messages(asked, ''))
+    write(9, frame_messages(frame(9)))
+    writer.close()
+    return writer.folder
+
+
+def run(bag, out):
+    (report,) = DataFolder(out, Wishes(Options(novelty=0.1))).add([bag])
+    rows = [
+        [json.loads(line) for line in (out / name).read_text().splitlines()] if (out / name).exists() else []
+        for name in ('frames.jsonl', 'questions.jsonl')
+    ]
+    return report, *rows
+
+
+def test_corrections_become_questions_with_the_right_answers(bag, tmp_path):
+    store = CorrectionStore(bag)
+    mask = np.zeros(SIZE, bool)
+    mask[10:30, 20:50] = True
+    store.add(Correction('id0', answer='right'))
+    store.add(Correction('id1', answer='1.5 m', object='red mug', mask=mask))
+    store.add(Correction('id2', useless=True))
+    store.add(Correction('id3', answer='a stapler'))
+    report, frames, questions = run(bag, tmp_path / 'out')
+    assert {row['source'] for row in questions} == {'correction'}
+    by_text = {row['question']: row for row in questions}
+    assert set(by_text) == {'Left or right?', 'How far is the mug, in metres?', 'What is this?'}
+    side, far, what = (by_text[text] for text in ('Left or right?', 'How far is the mug, in metres?', 'What is this?'))
+    assert (side['form'], side['choices'], side['answer']) == ('choice', ['left', 'right'], 'right')
+    assert (far['form'], far['value'], far['unit']) == ('number', 1.5, 'm')
+    assert (what['form'], what['answer']) == ('open', 'a stapler')
+    drawn = parse_frame(next(row for row in frames if row['id'] == far['frame']))
+    ids = cv2.imread(str(tmp_path / 'out' / drawn.mask), cv2.IMREAD_UNCHANGED)
+    np.testing.assert_array_equal(ids, np.where(mask, 1, UNKNOWN))
+    (mug,) = drawn.objects
+    assert (mug.color, mug.kind, mug.metric) == ('red', 'mug', True) and mug.center[2] == pytest.approx(1.5)
+    assert report.counts['corrections'] == 3 and report.counts['called useless'] == 1
+
+
+def test_useless_frames_are_left_out_and_a_later_correction_is_added(bag, tmp_path):
+    store = CorrectionStore(bag)
+    store.add(Correction('id2', useless=True))
+    report, frames, questions = run(bag, tmp_path / 'out')
+    assert [row['stamp_ns'] - START for row in frames] == [0, 1, 3, 9] and not questions
+    assert report.left_out['called useless by a person'] == 1
+    store.add(Correction('id0', answer='right'))
+    for _ in range(2):
+        report, frames, questions = run(bag, tmp_path / 'out')
+        assert len(frames) == 4 and [row['frame'] for row in questions] == [frames[0]['id']]
+
+
+def test_what_the_node_generated_is_no_truth(bag, tmp_path):
+    report, frames, _ = run(bag, tmp_path / 'out')
+    assert set(report.topics) == {'image', 'depth', 'camera_info'} and report.topics['image'] == '/image_raw'
+    assert not any(row['mask'] for row in frames)
