@@ -12,8 +12,9 @@ import typer
 
 from cooper_cli import options
 from cooper_cli.output import print_json, say
+from cooper_model.backends.profiles import Limits
 
-CAPACITY, LATENTS = 4096, 2304
+USUAL = Limits()
 
 
 class Form(str, Enum):
@@ -45,8 +46,8 @@ def export(
         Optional[int],  # noqa: UP045
         typer.Option('--opset', help='23, or 20 for TensorRT 10.3 (JetPack 6); default 23, or what TensorRT takes.'),
     ] = None,
-    capacity: Annotated[int, typer.Option(min=256, help='Tokens of a conversation that engines take.')] = CAPACITY,
-    latents: Annotated[int, typer.Option(min=1, help='Latent tokens of an image that engines take.')] = LATENTS,
+    capacity: Annotated[int, typer.Option(min=256, help='Longest conversation of engines [tokens].')] = USUAL.capacity,
+    latents: Annotated[int, typer.Option(min=1, help='Largest image of engines [latent tokens].')] = USUAL.latents,
     json: options.Json = False,
     checkpoint: options.Checkpoint = None,
     device: options.Device = None,
@@ -64,7 +65,7 @@ def export(
             raise typer.BadParameter('--out DIR is missing: where the graphs shall go')
         record = _onnx(source, out, opset, chosen)
     else:
-        record = _tensorrt(source, out, opset, chosen, {'capacity': capacity, 'latents': latents}, device)
+        record = _tensorrt(source, out, opset, chosen, Limits(capacity, latents), device)
     if json:
         print_json(record)
     else:
@@ -89,19 +90,18 @@ def _onnx(source: Path, out: Path, opset: int | None, precision: Any) -> dict[st
 
 
 def _tensorrt(
-    source: Path, out: Path | None, opset: int | None, precision: Any, limits: dict[str, int], device: str | None
+    source: Path, out: Path | None, opset: int | None, precision: Any, limits: Limits, device: str | None
 ) -> dict[str, Any]:
     from cooper_model.backends.engines import tensorrt_version
 
     tensorrt_version()  # before torch and all that is slow to import
-    from cooper_model.backends.profiles import Limits
     from cooper_model.export.tensorrt import find_engines, find_target
 
     target = find_target(device)
     precision = precision or 'bfloat16'
     if out is not None and not (out / 'manifest.json').exists():
         _onnx(source, out, opset or target.opset, precision)
-    engines = find_engines(source, device, precision, out, Limits(**limits))
+    engines = find_engines(source, device, precision, out, limits)
     with _bar() as show:
         engines.build(lambda name, done: show(f'engine {name}', done))
     key = engines.store.key

@@ -173,7 +173,7 @@ def _load_onnx(wish: _Wish) -> Backend[Any]:
     if graphs is None:
         from cooper_model.export.cache import cached_graphs
 
-        on_cpu = settings.providers()[0][0].kind == 'cpu'
+        on_cpu = settings.providers(tell=False)[0][0].kind == 'cpu'
         graphs = cached_graphs(wish.checkpoint, model, _precision(wish, 'float32' if on_cpu else 'bfloat16'))
     return OnnxBackend.load(wish.checkpoint, graphs, model, settings)
 

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from cooper_model.backends.failures import BackendUnavailable
-from cooper_model.backends.graphs import GRAPHS, Manifest, Precision
+from cooper_model.backends.graphs import GRAPHS, Manifest, Precision, fingerprint
 from cooper_model.backends.profiles import Limits
 from cooper_model.config import CooperConfig
 
@@ -80,30 +80,32 @@ class EngineStore:
         """Return the file of a graph's engine."""
         return self.folder / f'{graph}.engine'
 
-    def read(self, graph: str) -> bytes | None:
-        """Return an engine, None where there is none or the file is damaged or of another key."""
+    def is_sound(self, graph: str) -> bool:
+        """Return whether there is an engine of this key, and its file is not damaged."""
         try:
             noted = json.loads((self.folder / KEY).read_text(encoding='utf-8'))
-            content = self.path(graph).read_bytes()
-            sound = noted['key'] == asdict(self.key) and noted['sha256'][graph] == hashlib.sha256(content).hexdigest()
+            return noted['key'] == asdict(self.key) and noted['files'][graph] == fingerprint([self.path(graph)])
         except (OSError, ValueError, KeyError, TypeError):
-            return None
-        return content if sound else None
+            return False
+
+    def read(self, graph: str) -> bytes | None:
+        """Return an engine, None where there is no sound one."""
+        return self.path(graph).read_bytes() if self.is_sound(graph) else None
 
     def write(self, graph: str, content: bytes) -> None:
         """Keep an engine."""
         self.folder.mkdir(parents=True, exist_ok=True)
         _replace(self.path(graph), content)
-        noted = {'key': asdict(self.key), 'sha256': {**self._noted(), graph: hashlib.sha256(content).hexdigest()}}
+        noted = {'key': asdict(self.key), 'files': {**self._noted(), graph: fingerprint([self.path(graph)])}}
         _replace(self.folder / KEY, json.dumps(noted, indent=1).encode())
 
     def missing(self) -> list[str]:
         """Return the graphs that have no sound engine."""
-        return [graph for graph in GRAPHS if self.read(graph) is None]
+        return [graph for graph in GRAPHS if not self.is_sound(graph)]
 
     def _noted(self) -> dict[str, str]:
         try:
-            return json.loads((self.folder / KEY).read_text(encoding='utf-8'))['sha256']
+            return json.loads((self.folder / KEY).read_text(encoding='utf-8'))['files']
         except (OSError, ValueError, KeyError, TypeError):
             return {}
 

@@ -71,9 +71,10 @@ class OnnxSettings:
     engines: Path = Path('engines')
     limits: Limits = Limits()
 
-    def providers(self) -> tuple[tuple[Provider, ...], int]:
+    def providers(self, tell: bool = True) -> tuple[tuple[Provider, ...], int]:
         """Return the providers to try, the best first, and the index of the GPU.
 
+        :param tell: warn of those that were asked for and are not there
         :raises ValueError: the device is unknown
         """
         kinds = [provider.kind for provider in PROVIDERS]
@@ -81,17 +82,17 @@ class OnnxSettings:
         if kind not in kinds or not (index or '0').isdigit():
             raise ValueError(f'device {self.device!r} is unknown to ONNX Runtime; expected cpu, cuda:0 or tensorrt:0')
         wanted = PROVIDERS[kinds.index(kind) :]
-        there = tuple(provider for provider in wanted if _is_there(provider, quiet=self.device is None))
+        there = tuple(provider for provider in wanted if _is_there(provider, tell and self.device is not None))
         if not there:
             raise BackendUnavailable('this onnxruntime has no CPU provider; install onnxruntime or onnxruntime-gpu')
         return there, int(index or 0)
 
 
-def _is_there(provider: Provider, quiet: bool) -> bool:
+def _is_there(provider: Provider, tell: bool) -> bool:
     installed = provider.name in onnxruntime.get_available_providers()
     if installed and (provider.kind == 'cpu' or torch.cuda.is_available()):
         return True
-    if not quiet and provider.loss:
+    if tell and provider.loss:
         reason = 'torch sees no GPU' if installed else 'install onnxruntime-gpu'
         log.warning('ONNX Runtime has no %s here (%s); lost: %s', provider.name, reason, provider.loss)
     return False

@@ -30,12 +30,12 @@ Shapes = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
 class Limits:
     """The greatest sizes that requests may have.
 
-    :param capacity: tokens of a conversation
+    :param capacity: tokens of a conversation; 8192 are three turns with two maps of the published model
     :param latents: latent tokens of an image; 2304 are those of a 1280 x 720 camera under the published transform
     :param branches: of guidance, computed together
     """
 
-    capacity: int = 4096
+    capacity: int = 8192
     latents: int = 2304
     branches: int = 3
 

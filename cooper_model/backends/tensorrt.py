@@ -109,6 +109,7 @@ class _Engine:
         tensors = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
         self.inputs = [each for each in tensors if engine.get_tensor_mode(each) == tensorrt.TensorIOMode.INPUT]
         self._outputs = [each for each in tensors if each not in self.inputs]
+        self._free = [each for each in self.inputs if -1 in _sizes(engine.get_tensor_shape(each))]
         self._contexts: list[tensorrt.IExecutionContext] = []
         for profile in range(engine.num_optimization_profiles):
             context = engine.create_execution_context()
@@ -120,7 +121,7 @@ class _Engine:
 
     def bind(self, inputs: Mapping[str, Tensor], outputs: Mapping[str, Tensor]) -> Run:
         """Return a call that runs the engine; as ``Runner.bind``, with shared weights among the inputs."""
-        context = self._contexts[self._profile_of({name: tuple(x.shape) for name, x in inputs.items()})]
+        context = self._contexts[self._profile_of({name: tuple(inputs[name].shape) for name in self._free})]
         shapes = [context.set_input_shape(name, tuple(x.shape)) for name, x in inputs.items()]
         if not all(shapes):
             raise self._messages.failure(f'take the inputs of the engine {self._name!r}')
@@ -142,9 +143,9 @@ class _Engine:
         for profile in range(len(self._contexts)):
             if all(self._fits(name, shape, profile) for name, shape in shapes.items()):
                 return profile
-        free = {name: shape for name, shape in shapes.items() if not name.startswith(('past_', 'model.'))}
+        given = {name: shape for name, shape in shapes.items() if not name.startswith('past_')}
         raise BackendFailed(
-            f'the engine {self._name!r} takes no inputs of the sizes {free}; run: cooper export tensorrt, with larger '
+            f'the engine {self._name!r} takes no inputs of the sizes {given}; run: cooper export tensorrt, with larger '
             '--capacity or --latents'
         )
 

@@ -87,7 +87,8 @@ def trace(spec: Spec, opset: int) -> onnx_ir.Model:
     with warnings.catch_warnings(), torch.no_grad():
         # About names of free sizes and the exporter's own deprecations; nothing that a user could change.
         warnings.simplefilter('ignore')
-        logging.getLogger('torch.onnx').setLevel(logging.ERROR)
+        for name in ('torch.onnx', 'onnxscript'):
+            logging.getLogger(name).setLevel(logging.ERROR)
         program = torch.onnx.export(
             spec.module.eval(),
             spec.arguments,
