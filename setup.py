@@ -98,7 +98,7 @@ setup(
         'quant': ['torchao'],
         'sim': ['mujoco>=3.2'],
         'tensorrt': ['tensorrt>=10.16,<10.17'],
-        'test': ['catkin_pkg', 'hypothesis', 'mypy', 'pytest', 'ruff'],
+        'test': ['catkin_pkg', 'hypothesis', 'mypy', 'playwright', 'pytest', 'ruff'],
         'train': ['accelerate>=1.0', 'peft>=0.17', 'pydantic>=2.12', 'tensorboard'],
         'viewer': ['rerun-sdk'],
     },
