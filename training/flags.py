@@ -1,7 +1,7 @@
 """Does perceiving help with a question: measured by answering with and without it, several times each.
 
 The flags steer the cooperative perception-reasoning reward. They belong to the model that training starts from, and
-are kept on disk, one line a question, so that a run that was stopped measures none twice.
+are kept on disk, one line a question, so that no question is measured twice by runs that start from the same model.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ CHUNK = 32
 class FlagConfig:
     """How flags are measured.
 
-    :param file: where they are kept, JSON Lines
+    :param folder: where they are kept, in files named after the model and the way of measuring
     :param samples: answers of each kind
     :param temperature: of sampling
     :param looking, blind: modes of the reasoner that answer with and without maps
@@ -37,7 +37,7 @@ class FlagConfig:
     :raises ValueError: a value is out of range
     """
 
-    file: str
+    folder: Path
     samples: int = 4
     temperature: float = 1.0
     looking: Mode = 'perception'
@@ -67,35 +67,80 @@ class Measured:
         return 'negative' if gain <= 0 and self.blind > 0 else 'boundary'
 
 
-def measure_flags(
-    examples: Sequence[QuestionExample], answer: Answer, score: Score, config: FlagConfig, model: nn.Module
-) -> Mapping[str, Flag]:
-    """Return the flag of each question by id; measures what the file lacks.
+class FlagStore:
+    """Flags on disk.
 
-    :param answer: lets the starting model answer questions; returns the short answers of each
-    :param model: whose flags they are
-    :raises ValueError: the file was measured in another way or with another model
+    :param model: whose flags they are, with the weights that it has now
     """
-    path = Path(config.file)
-    known = _read(path, _header(config, model))
-    waiting = [example for example in examples if example.id not in known]
-    log.info('%s: %d flags known, %d to measure', path, len(known), len(waiting))
-    for first in range(0, len(waiting), CHUNK):
-        chunk = waiting[first : first + CHUNK]
-        means = []
-        for mode in (config.looking, config.blind):
-            told = answer(chunk, RolloutConfig(config.samples, mode, config.temperature))
-            means.append([sum(score(text, e) for text in own) / len(own) for own, e in zip(told, chunk, strict=True)])
-        found = {e.id: Measured(*pair) for e, *pair in zip(chunk, *means, strict=True)}
-        with path.open('a', encoding='utf-8') as file:
-            file.writelines(json.dumps({'id': key, **asdict(value)}) + '\n' for key, value in found.items())
-        known |= found
-    return {example.id: known[example.id].flag(config.margin) for example in examples}
 
+    def __init__(self, config: FlagConfig, model: nn.Module) -> None:
+        self.config = config
+        how = f'{config.looking}_{config.blind}_{config.samples}_{config.temperature:g}'
+        self._stem = f'{fingerprint(model)}_{how}'
 
-def _header(config: FlagConfig, model: nn.Module) -> dict[str, object]:
-    how = {name: getattr(config, name) for name in ('samples', 'temperature', 'looking', 'blind')}
-    return how | {'model': fingerprint(model)}
+    def measure(
+        self,
+        examples: Sequence[QuestionExample],
+        answer: Answer,
+        score: Score,
+        process: int = 0,
+        processes: int = 1,
+    ) -> None:
+        """Measure this process's share of the questions that are not known yet.
+
+        :param answer: lets the model answer questions; returns the short answers of each
+        :param score: accuracy of a short answer, 0..1
+        """
+        known = self._known()
+        # Shares depend on places alone: another process may already add to what is known.
+        own = [example for example in examples[process::processes] if example.id not in known]
+        path = self.config.folder / f'{self._stem}_{process:03d}.jsonl'
+        log.info('%s: %d flags known, %d to measure here', path, len(known), len(own))
+        for first in range(0, len(own), CHUNK):
+            chunk = own[first : first + CHUNK]
+            looking, blind = (self._accuracy(chunk, mode, answer, score) for mode in self._modes)
+            lines = [
+                json.dumps({'id': example.id, **asdict(Measured(*pair))}) + '\n'
+                for example, *pair in zip(chunk, looking, blind, strict=True)
+            ]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open('a', encoding='utf-8') as file:
+                # A killed process may have left half a line.
+                file.writelines(['\n', *lines] if first == 0 else lines)
+
+    def flags(self, examples: Sequence[QuestionExample]) -> Mapping[str, Flag]:
+        """Return the flag of each question by id.
+
+        :raises KeyError: one was not measured
+        """
+        known = self._known()
+        return {example.id: known[example.id].flag(self.config.margin) for example in examples}
+
+    @property
+    def _modes(self) -> tuple[Mode, Mode]:
+        return self.config.looking, self.config.blind
+
+    def _accuracy(
+        self, examples: Sequence[QuestionExample], mode: Mode, answer: Answer, score: Score
+    ) -> list[float]:
+        told = answer(examples, RolloutConfig(self.config.samples, mode, self.config.temperature))
+        return [
+            sum(score(text, example) if text else 0.0 for text in own) / len(own)
+            for own, example in zip(told, examples, strict=True)
+        ]
+
+    def _known(self) -> dict[str, Measured]:
+        found = {}
+        for path in sorted(self.config.folder.glob(f'{self._stem}_*.jsonl')):
+            for number, line in enumerate(path.read_text(encoding='utf-8').splitlines(), start=1):
+                if not line:
+                    continue
+                try:
+                    row = json.loads(line)
+                    found[row['id']] = Measured(row['looking'], row['blind'])
+                except (json.JSONDecodeError, KeyError):
+                    log.warning('%s:%d is broken and is measured again', path, number)
+        return found
 
 
 def fingerprint(model: nn.Module) -> str:
@@ -104,27 +149,3 @@ def fingerprint(model: nn.Module) -> str:
     for name, p in model.named_parameters():
         found.update(f'{name} {float(p.detach().double().sum()):.9g}\n'.encode())
     return found.hexdigest()[:16]
-
-
-def _read(path: Path, header: Mapping[str, object]) -> dict[str, Measured]:
-    """Return what a file holds; begins it where there is none."""
-    if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(header) + '\n', encoding='utf-8')
-        return {}
-    text = path.read_text(encoding='utf-8')
-    if not text.endswith('\n'):
-        # A killed process may leave half a line, which must not spoil the next.
-        with path.open('a', encoding='utf-8') as file:
-            file.write('\n')
-    first, *lines = text.splitlines()
-    if json.loads(first) != header:
-        raise ValueError(f'{path} was measured with {first}, this run has {json.dumps(header)}; name another file')
-    found = {}
-    for number, line in enumerate(lines, start=2):
-        try:
-            row = json.loads(line)
-            found[row['id']] = Measured(row['looking'], row['blind'])
-        except (json.JSONDecodeError, KeyError):
-            log.warning('%s:%d is broken and is measured again', path, number)
-    return found

@@ -16,6 +16,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+from accelerate import Accelerator
 
 from cooper_model.backends.torch import TorchBackend
 from cooper_model.network.model import Cooper
@@ -26,7 +27,7 @@ from training.datasets.registry import open_questions
 from training.datasets.simulation import SimulatedScenes
 from training.evaluation import evaluate_answers, evaluate_parts, frozen, request_ids
 from training.experience import JudgedGroup, judge, transcript
-from training.flags import FlagConfig, measure_flags
+from training.flags import FlagConfig, FlagStore
 from training.grpo_batches import LossConfig, RolloutBatch, make_batch, policy_loss
 from training.loop import LoopConfig, Run
 from training.policy import token_logprobs
@@ -123,6 +124,11 @@ class Settings:
         if self.rollouts.group < 2:
             raise ValueError('rollouts.group must be 2 or more, advantages compare rollouts')
 
+    @property
+    def explores(self) -> bool:
+        """Whether flags can change a reward."""
+        return self.exploration.bonus > 0 and self.rollouts.mode == 'auto'
+
 
 class Grpo:
     """Samples rollouts, keeps them for the steps that they serve, and gives the loss on them.
@@ -213,14 +219,17 @@ class Grpo:
         return policy_loss(self.model, next(self._next), self.settings.loss, self.settings.rollouts.temperature)
 
 
-def measured_flags(stage: Grpo, config: FlagConfig) -> Mapping[str, Flag]:
-    """Return the flags of all questions under the model as it is."""
+def measured_flags(stage: Grpo, config: FlagConfig, accelerator: Accelerator) -> Mapping[str, Flag]:
+    """Return the flags of all questions under the model as it is; every process measures a share."""
 
     def answer(examples: Sequence[QuestionExample], how: RolloutConfig) -> list[list[str]]:
         how = replace(how, rows=stage.settings.rollouts.rows)
         return [[rollout.answer for rollout in group.rollouts] for group in stage.sample(examples, how)]
 
-    return measure_flags(stage.pool.all(), answer, stage.score, config, stage.model)
+    store, examples = FlagStore(config, stage.model), stage.pool.all()
+    store.measure(examples, answer, stage.score, accelerator.process_index, accelerator.num_processes)
+    accelerator.wait_for_everyone()
+    return store.flags(examples)
 
 
 def with_rehearsal(
@@ -255,10 +264,8 @@ def train(settings: Settings) -> None:
     model = start.model.to(accelerator.device)
     words = model_input(start.folder, model.config)
     stage = Grpo(start, settings, QuestionPool(open_questions(settings.questions, words)), {})
-    if settings.flags:
-        # One process measures; the others then find everything in its file.
-        with accelerator.main_process_first():
-            stage.flags = measured_flags(stage, settings.flags)
+    if settings.flags and settings.explores:
+        stage.flags = measured_flags(stage, settings.flags, accelerator)
     if settings.loss.kl is not None:
         stage.reference = deepcopy(model).requires_grad_(False)
     run = Run(model, settings.loop, settings.out, settings.start)

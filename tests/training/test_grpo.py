@@ -21,7 +21,7 @@ from training.config import LoopConfig
 from training.datasets.base import DataEntry, QuestionExample
 from training.datasets.report import ReadReport
 from training.experience import figures, judge, transcript
-from training.flags import FlagConfig, Measured, measure_flags
+from training.flags import FlagConfig, FlagStore, Measured
 from training.grpo import Grpo, GrpoConfig, Settings, train
 from training.grpo_batches import LossConfig, make_batch, policy_loss
 from training.loop import Run
@@ -168,30 +168,33 @@ def test_perceiving_helps_where_it_was_measured_to() -> None:
 
 def test_flags_are_measured_once_and_kept(tmp_path: Path) -> None:
     data, model = Asked(('a', 'b')), torch.nn.Linear(2, 2)
-    config = FlagConfig(str(tmp_path / 'kept/flags.jsonl'), samples=2)
+    config = FlagConfig(tmp_path / 'kept', samples=2)
     calls = []
 
     def answer(examples, how: RolloutConfig) -> list[list[str]]:
-        calls.append((how.mode, how.group, len(examples)))
-        return [['yes', 'yes'] if how.mode == 'perception' or e.id == 'q1' else ['no', 'yes'] for e in examples]
+        calls.append((how.mode, how.group, [example.id for example in examples]))
+        return [['yes', 'yes'] if how.mode == 'perception' or e.id == 'q1' else ['', 'yes'] for e in examples]
 
     def score(text: str, example: QuestionExample) -> float:
         return float(text == 'yes')
 
-    found = measure_flags(data.examples, answer, score, config, model)
-    assert found == {'q0': 'positive', 'q1': 'negative'}
-    assert calls == [('perception', 2, 2), ('direct', 2, 2)]
-    with open(config.file, 'a') as file:
+    store = FlagStore(config, model)
+    store.measure(data.examples, answer, score)
+    assert store.flags(data.examples) == {'q0': 'positive', 'q1': 'negative'}
+    assert calls == [('perception', 2, ['q0', 'q1']), ('direct', 2, ['q0', 'q1'])]
+    (kept,) = config.folder.iterdir()
+    with open(kept, 'a') as file:
         file.write('{"id": "q2", "loo')  # a process was killed here
-    more = [*data.examples, replace(data.examples[0], id='q2')]
-    assert measure_flags(more, answer, score, config, model)['q2'] == 'positive'
-    assert calls[2:] == [('perception', 2, 1), ('direct', 2, 1)]
-    assert measure_flags(more, answer, score, config, model) == {**found, 'q2': 'positive'}
-    assert len(calls) == 4
-    with pytest.raises(ValueError, match='name another file'):
-        measure_flags(more, answer, score, replace(config, samples=3), model)
-    with pytest.raises(ValueError, match='name another file'):
-        measure_flags(more, answer, score, config, torch.nn.Linear(2, 2))
+    more = [*data.examples, replace(data.examples[0], id='q2'), replace(data.examples[0], id='q3')]
+    for process in (0, 1):
+        FlagStore(config, model).measure(more, answer, score, process, 2)
+    assert calls[2::2] == [('perception', 2, ['q2']), ('perception', 2, ['q3'])]
+    found = FlagStore(config, model).flags(more)
+    assert list(found.values()) == ['positive', 'negative', 'positive', 'positive']
+    with pytest.raises(KeyError, match='q0'):
+        FlagStore(replace(config, samples=3), model).flags(more)
+    with pytest.raises(KeyError, match='q0'):
+        FlagStore(config, torch.nn.Linear(2, 2)).flags(more)
 
 
 def test_a_question_without_usable_truth_is_counted_and_named(caplog: pytest.LogCaptureFixture) -> None:
@@ -245,7 +248,7 @@ def program(tmp_path: Path, scenes: Path, out: str, steps: int) -> Settings:
         'out': str(tmp_path / out),
         'questions': picked,
         'rollouts': {'group': 2},
-        'flags': {'file': str(tmp_path / 'flags.jsonl'), 'samples': 1},
+        'flags': {'folder': str(tmp_path / 'flags'), 'samples': 1},
         'loss': {'kl': 0.1},
         'stage': {'questions': 2, 'passes': 2, 'numbers': 'graded'},
         'rehearsal': {'weight': 0.5, 'data': [picked], 'stage': {'batch': 2, 'shift': 3.0}},
@@ -269,7 +272,8 @@ def test_the_program_goes_on_where_it_was_stopped(tmp_path: Path, scenes: Path) 
     assert {'reward', 'accuracy', 'format', 'exploration', 'perceives', 'length', 'clipped', 'kl', 'equal_groups',
             'rehearsal/depth', 'tokens_per_second'} <= logged  # fmt: skip
     assert any(name.startswith('perceives/') for name in logged)
-    assert len((tmp_path / 'flags.jsonl').read_text().splitlines()) == 5
+    (kept,) = (tmp_path / 'flags').iterdir()
+    assert kept.read_text().count('looking') == 4  # measured by the first run alone
 
 
 def test_bad_settings_are_refused(tmp_path: Path, scenes: Path) -> None:
@@ -292,7 +296,3 @@ def test_bad_settings_are_refused(tmp_path: Path, scenes: Path) -> None:
     with pytest.raises(FileNotFoundError, match='give the folder of a COOPER checkpoint'):
         train(replace(good, start=tmp_path / 'nowhere'))
 
-
-def test_the_committed_settings_can_be_read() -> None:
-    chosen = read_settings(ROOT / 'training/configs/nano/grpo.yaml', Settings)
-    assert chosen.rollouts.mode == 'auto' and chosen.flags is not None
