@@ -106,13 +106,30 @@ def parse_frame(row: Mapping[str, Any]) -> RobotFrame:
     if given.get('intrinsics') is not None:
         given['intrinsics'] = CameraIntrinsics(**given['intrinsics'])
     if given.get('up') is not None:
-        given['up'] = tuple(float(value) for value in given['up'])
-    given['objects'] = tuple(
-        VisibleObject(**{key: tuple(value) if isinstance(value, list) else value for key, value in thing.items()})
-        for thing in given.get('objects', ())
-    )
+        given['up'] = _numbers('up', given['up'], 3)
+    given['objects'] = tuple(_parse_object(thing) for thing in given.get('objects', ()))
     _check_texts(given, ('id', 'image', 'depth', 'mask', 'frame_id'))
     return RobotFrame(**given)
+
+
+def _parse_object(row: object) -> VisibleObject:
+    if not isinstance(row, Mapping):
+        raise TypeError(f'an object is {row!r:.60}, expected a mapping')
+    lengths = {'box': 4, 'center': 3, 'size': 3}
+    given = {key: _numbers(key, value, lengths[key]) if key in lengths else value for key, value in row.items()}
+    for name in ('id', 'area', 'depth', 'visible_fraction', 'in_frame'):
+        if name in given and (isinstance(given[name], bool) or not isinstance(given[name], (int, float))):
+            raise TypeError(f'{name} of an object is {given[name]!r}, expected a number')
+    return VisibleObject(**given)
+
+
+def _numbers(name: str, values: object, count: int) -> tuple:
+    """Return ``count`` numbers as they are."""
+    if not isinstance(values, (list, tuple)) or len(values) != count:
+        raise TypeError(f'{name} is {values!r:.60}, expected {count} numbers')
+    if not all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values):
+        raise TypeError(f'{name} is {values!r:.60}, expected {count} numbers')
+    return tuple(values)
 
 
 def parse_question(row: Mapping[str, Any]) -> RobotQuestion:
@@ -122,6 +139,10 @@ def parse_question(row: Mapping[str, Any]) -> RobotQuestion:
     """
     given = {key: tuple(value) if isinstance(value, list) else value for key, value in row.items()}
     _check_texts(given, ('frame', 'question', 'answer', 'unit', 'category'))
+    for name, kind in (('choices', str), ('object_ids', int)):
+        values = given.get(name, ())
+        if not isinstance(values, tuple) or not all(isinstance(value, kind) for value in values):
+            raise TypeError(f'{name} is {values!r:.60}, expected a list of {kind.__name__}')
     return RobotQuestion(**given)
 
 

@@ -80,7 +80,10 @@ class Mixture:
     def _example(self, part: Part, number: int, rng: np.random.Generator) -> tuple[int, Example]:
         for _ in range(_TRIES):
             try:
-                return number, part.data.example(number, rng, maps=part.latents is None)
+                example = part.data.example(number, rng, maps=part.latents is None)
+                if part.latents is not None and not part.latents.is_known(number):
+                    raise LeftOut('nothing valid', 'no picture to generate is kept of it')
+                return number, example
             except LeftOut as error:
                 part.data.report.leave_out(part.data.place(number), error)
                 number = int(rng.integers(0, part.count))

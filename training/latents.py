@@ -63,6 +63,10 @@ class LatentCache:
             return None
         return torch.from_numpy(np.array(self.counts[number, self.kinds.index(kind)]))
 
+    def is_known(self, number: int) -> bool:
+        """Return whether any token of an example's pictures to generate counts."""
+        return self.counts is None or bool(self.counts[number, 1:].any())
+
 
 class Encoder:
     """A frozen autoencoder that turns pictures of any sizes into latent tokens."""

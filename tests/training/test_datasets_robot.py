@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from cooper_model.types import CameraIntrinsics, Frame
 from cooper_sim.robot_format import (
@@ -16,10 +17,13 @@ from cooper_sim.robot_format import (
     RobotQuestion,
     RobotWriter,
     millimetres,
+    parse_frame,
+    parse_question,
 )
 from cooper_sim.types import VisibleObject
 from training.datasets.base import DataEntry
 from training.datasets.registry import open_pictures, open_questions
+from training.datasets.report import LeftOut
 
 CAMERA = CameraIntrinsics(96.0, 96.0, 63.5, 47.5, 128, 96)
 BALL = VisibleObject(
@@ -142,11 +146,39 @@ def test_broken_lines_of_both_lists_are_named(words, folder):
     assert questions == {'missing file': [f'{path}:3'], 'broken line': [f'{path}:4']}
 
 
+@pytest.mark.parametrize(('row', 'fault'), [
+    ({'objects': ['ball']}, 'expected a mapping'),
+    ({'objects': [{**asdict(BALL), 'box': '0 0 9 9'}]}, 'box is .*, expected 4 numbers'),
+    ({'objects': [{**asdict(BALL), 'area': None}]}, 'area of an object is None'),
+    ({'up': [0.0, 1.0]}, 'expected 3 numbers'),
+    ({'id': 7}, 'expected a text'),
+    ({'intrinsics': {'fx': 1.0}}, 'missing'),
+])  # fmt: skip
+def test_a_wrong_value_in_a_frame_is_named(row, fault):
+    with pytest.raises((TypeError, ValueError), match=fault):
+        parse_frame({'id': 'a', 'image': 'a.png', **row})
+
+
+@pytest.mark.parametrize(
+    'row', [{'choices': [1]}, {'choices': 'yes'}, {'object_ids': ['7']}, {'value': 'x'}, {'why': 1}]
+)
+def test_a_wrong_value_in_a_question_is_named(row):
+    with pytest.raises((TypeError, ValueError)):
+        parse_question({'frame': 'a', 'question': 'What?', 'answer': 'that', **row})
+
+
+def test_a_frame_that_knows_nothing_is_left_out(words, tmp_path):
+    frame, mask = scene()
+    writer = RobotWriter(tmp_path)
+    writer.add_frame('a', replace(frame, depth=np.full_like(frame.depth, np.nan)), mask, (BALL, CAT))
+    writer.add_frame('b', replace(frame, depth=np.full_like(frame.depth, np.nan)))
+    data = open_pictures(DataEntry('robot', str(tmp_path)), words)
+    assert set(data.example(0).targets) == {'segmentation'}
+    with pytest.raises(LeftOut, match='depth and mask of frame b know no pixel'):
+        data.example(1)
+
+
 def test_a_mask_with_ids_that_no_object_has_is_left_out(words, folder):
-    from PIL import Image
-
-    from training.datasets.report import LeftOut
-
     Image.fromarray(np.full((96, 128), 3, np.uint16)).save(folder / 'masks/a.png')
     with pytest.raises(LeftOut, match=r'ids \[3\] that no object of the line has'):
         open_pictures(DataEntry('robot', str(folder)), words).example(0)

@@ -145,6 +145,7 @@ def test_what_cannot_be_read_is_not_kept(words, autoencoder, write_png, write_li
     part = mixture.parts[0]
     first, second = (mixture.samples([part], [(n, part.data.example(n, maps=False))])[0] for n in (0, 1))
     assert not first.targets and second.targets['depth'].shape == (12, words.config.latent_dim)
+    assert all(sample.targets for sample in mixture.draw(8, np.random.default_rng(0)))
 
 
 def test_latents_of_several_sizes_cannot_be_kept(words, autoencoder, pairs, tmp_path):

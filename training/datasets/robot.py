@@ -28,7 +28,16 @@ from cooper_sim.robot_format import (
 )
 from cooper_sim.scoring import nearest
 from cooper_sim.types import VisibleObject
-from training.datasets.base import DataEntry, Example, MapTruth, ModelInput, QuestionExample, Target, exact_reward
+from training.datasets.base import (
+    DENSE,
+    DataEntry,
+    Example,
+    MapTruth,
+    ModelInput,
+    QuestionExample,
+    Target,
+    exact_reward,
+)
 from training.datasets.depth_pairs import depth_target, measured
 from training.datasets.images import existing, image_size, read_integers, read_rgb, same_size
 from training.datasets.listed import Item, Listed
@@ -79,16 +88,18 @@ class RobotPictures(Listed[RobotItem]):
         targets: dict[Modality, Target] = {}
         metres, ids = None, None
         depth_range = self.config.depth_range_of(frame.intrinsics) or DEPTH_RANGE
-        if frame.depth:
+        if np.isfinite(record.depth).any():
             metres = measured(read_integers(self.root / frame.depth, deep=True), MILLIMETRES)
-            targets['depth'] = depth_target(metres, record.ids.shape, depth_range, 0.5)
+            targets['depth'] = depth_target(metres, record.ids.shape, depth_range, DENSE)
         known = record.ids != UNKNOWN
-        if frame.mask and self.config.colour_code.names:
+        if frame.mask and known.any() and self.config.colour_code.names:
             names = {thing.id: thing.kind for thing in frame.objects} | {UNKNOWN: ''}
             table = class_table(names, self.config.colour_code, self.entry.classes)
             picture = coloured(record.ids, table, self.config.colour_code)
             targets['segmentation'] = Target(picture, None if known.all() else known)
             ids = np.where(table[record.ids] == UNLABELLED, 0, record.ids)
+        if not targets:
+            raise LeftOut('nothing valid', f'depth and mask of frame {frame.id} know no pixel')
         truth = MapTruth(metres, depth_range, ids, known)
         return Example(record.image, targets, truth, _complete(frame, record))
 
