@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +12,10 @@ import torch
 
 from cooper_model.backends.graphs import GRAPHS, WEIGHTS, Manifest, fingerprint_checkpoint
 from cooper_model.checkpoint import load_model, save_checkpoint
-from cooper_model.config import AutoencoderConfig
 from cooper_model.export.onnx import export_onnx
 from cooper_model.export.operators import SINCE, TARGETS, check_operators
 from cooper_model.loading import default_checkpoint
 from tests.model.graph_cases import cases
-from tests.random_checkpoint import tiny_config, write_random_checkpoint
 
 onnxruntime = pytest.importorskip('onnxruntime')
 
@@ -25,19 +23,9 @@ FORBIDDEN = {'If', 'Loop', 'NonZero', 'Scan', 'ScatterElements', 'ScatterND', 'U
 TOLERANCE = 1e-4
 
 
-@pytest.fixture(scope='module')
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a tiny checkpoint with grouped heads and the published form of autoencoder."""
-    flux = AutoencoderConfig(base_channels=32, multipliers=(1, 1, 1, 1), num_res_blocks=1, z_channels=4)
-    folder = tmp_path_factory.mktemp('tiny')
-    return write_random_checkpoint(folder, config=replace(tiny_config(), autoencoder=flux))
-
-
-@pytest.fixture(scope='module', params=sorted(TARGETS))
-def exported(request: pytest.FixtureRequest, checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp(f'opset{request.param}')
-    export_onnx(checkpoint, folder, opset=request.param)
-    return folder
+@pytest.fixture(params=sorted(TARGETS))
+def exported(request: pytest.FixtureRequest, tiny_graphs: Callable[[int], Path]) -> Path:
+    return tiny_graphs(request.param)
 
 
 def assert_agrees(checkpoint: Path, folder: Path) -> None:
@@ -54,8 +42,8 @@ def assert_agrees(checkpoint: Path, folder: Path) -> None:
     assert all(len(tried) >= 3 for tried in sizes.values())
 
 
-def test_every_graph_agrees_with_the_network(checkpoint: Path, exported: Path) -> None:
-    assert_agrees(checkpoint, exported)
+def test_every_graph_agrees_with_the_network(tiny_checkpoint: Path, exported: Path) -> None:
+    assert_agrees(tiny_checkpoint, exported)
 
 
 def test_graphs_hold_allowed_operators_alone(exported: Path) -> None:
@@ -69,8 +57,8 @@ def test_graphs_hold_allowed_operators_alone(exported: Path) -> None:
         assert not model.functions
 
 
-def test_weights_are_stored_once(checkpoint: Path, exported: Path) -> None:
-    model, autoencoder = load_model(checkpoint)
+def test_weights_are_stored_once(tiny_checkpoint: Path, exported: Path) -> None:
+    model, autoencoder = load_model(tiny_checkpoint)
     total = sum(value.nbytes for part in (model, autoencoder) for value in part.state_dict().values())
     assert (exported / WEIGHTS).stat().st_size < 1.5 * total
     places: dict[str, set[int]] = {}
@@ -106,10 +94,10 @@ def test_the_table_of_operators_holds_nothing_forbidden() -> None:
 # Manifests and bad input
 
 
-def test_a_manifest_belongs_to_one_checkpoint(checkpoint: Path, exported: Path, tmp_path: Path) -> None:
+def test_a_manifest_belongs_to_one_checkpoint(tiny_checkpoint: Path, exported: Path, tmp_path: Path) -> None:
     manifest = Manifest.load(exported)
-    manifest.check(exported, fingerprint_checkpoint(checkpoint))
-    model, autoencoder = load_model(checkpoint)
+    manifest.check(exported, fingerprint_checkpoint(tiny_checkpoint))
+    model, autoencoder = load_model(tiny_checkpoint)
     with torch.no_grad():
         model.llm2vae.bias[0] += 1
     save_checkpoint(tmp_path, model, autoencoder, dtype=torch.float32)
@@ -124,10 +112,10 @@ def damage(path: Path) -> None:
 
 
 @pytest.mark.parametrize('name', ['velocity.onnx', WEIGHTS])
-def test_a_damaged_or_missing_file_is_named(checkpoint: Path, exported: Path, tmp_path: Path, name: str) -> None:
+def test_a_damaged_or_missing_file_is_named(tiny_checkpoint: Path, exported: Path, tmp_path: Path, name: str) -> None:
     for path in exported.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
-    identity = fingerprint_checkpoint(checkpoint)
+    identity = fingerprint_checkpoint(tiny_checkpoint)
     damage(tmp_path / name)
     with pytest.raises(ValueError, match=f'{name} is damaged .*run: cooper export onnx'):
         Manifest.load(tmp_path).check(tmp_path, identity)
@@ -148,6 +136,6 @@ def test_a_folder_without_graphs_is_named(tmp_path: Path) -> None:
         Manifest.load(tmp_path)
 
 
-def test_unknown_options_are_refused(checkpoint: Path, tmp_path: Path) -> None:
+def test_unknown_options_are_refused(tiny_checkpoint: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match='expected opset 23 or 20 and precision float32, float16, bfloat16'):
-        export_onnx(checkpoint, tmp_path, opset=19)
+        export_onnx(tiny_checkpoint, tmp_path, opset=19)
