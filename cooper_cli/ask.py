@@ -25,6 +25,7 @@ def ask(
     checkpoint: options.Checkpoint = None,
     backend: options.Backend = options.BackendName.auto,
     graphs: options.Graphs = None,
+    quantise: options.Quantise = None,
     device: options.Device = None,
     threads: options.Threads = None,
     namespace: Annotated[str, typer.Option(help='ROS namespace of the node.')] = '',
@@ -41,6 +42,7 @@ def ask(
             '--seed': seed != 0,
             '--backend': backend is not options.BackendName.auto,
             '--graphs': graphs is not None,
+            '--quantise': quantise is not None,
             '--device': device is not None,
             '--threads': threads is not None,
         }
@@ -58,7 +60,7 @@ def ask(
     frame = load_frame(image, fov)
     if out is not None:
         make_folder(out)
-    reasoner = open_reasoner(checkpoint, backend.value, device, threads, graphs)
+    reasoner = open_reasoner(checkpoint, backend.value, device, threads, graphs, quantise)
     told = Teller(out, speak=note if json else say if stream else None)
     for event in reasoner.ask(frame, question, mode=mode, choices=offered, seed=seed):
         told.hear(event)

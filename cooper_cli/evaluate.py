@@ -32,6 +32,7 @@ def evaluate(
     checkpoint: options.Checkpoint = None,
     backend: options.Backend = options.BackendName.auto,
     graphs: options.Graphs = None,
+    quantise: options.Quantise = None,
     device: options.Device = None,
     threads: options.Threads = None,
 ) -> None:
@@ -42,7 +43,7 @@ def evaluate(
     from cooper_sim.distribution import Distribution
 
     names = tuple(modes.split(','))
-    setup = Setup(checkpoint, backend.value, device, threads, names, seed, graphs=graphs)
+    setup = Setup(checkpoint, backend.value, device, threads, names, seed, graphs=graphs, quantise=quantise)
     count = workers or _default_workers(setup, scenes)
     start = time.perf_counter()
     seeds = scene_seeds(scenes, seed)
@@ -55,6 +56,7 @@ def evaluate(
         'distribution_version': Distribution.load(DISTRIBUTION).version,
         'seed': seed,
         'checkpoint': 'nano' if checkpoint is None else str(checkpoint),
+        'quantise': quantise,
         'seconds': time.perf_counter() - start,
         'workers': count,
         **describe_machine(),

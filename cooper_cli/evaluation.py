@@ -47,6 +47,7 @@ class Setup:
     seed: int
     sampler: Mapping[str, Any] = field(default_factory=dict)
     graphs: Path | None = None
+    quantise: str | None = None
 
 
 @dataclass(frozen=True)
@@ -167,7 +168,7 @@ def measure_scenes(setup: Setup, seeds: Sequence[int], workers: int) -> Iterator
 
 
 def _open(setup: Setup, threads: int | None) -> Evaluator:
-    reasoner = open_reasoner(setup.checkpoint, setup.backend, setup.device, threads, setup.graphs)
+    reasoner = open_reasoner(setup.checkpoint, setup.backend, setup.device, threads, setup.graphs, setup.quantise)
     reasoner.sampler = replace(reasoner.sampler, **setup.sampler)
     return Evaluator(reasoner, setup.modes, setup.seed)
 

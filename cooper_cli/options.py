@@ -41,6 +41,11 @@ Graphs = Annotated[
     typer.Option('--graphs', metavar='DIR', help='Exported graphs for onnx and tensorrt; default the cache.'),
 ]
 
+Quantise = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option('--quantise', metavar='FORMATS', help='Weights in fewer bits, for torch: int8, int4, int4-fp8, ...'),
+]
+
 
 def one_mode(text: str) -> str:
     """Return the name of a mode, checked.

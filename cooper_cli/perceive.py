@@ -21,6 +21,7 @@ def perceive(
     checkpoint: options.Checkpoint = None,
     backend: options.Backend = options.BackendName.auto,
     graphs: options.Graphs = None,
+    quantise: options.Quantise = None,
     device: options.Device = None,
     threads: options.Threads = None,
 ) -> None:
@@ -30,7 +31,7 @@ def perceive(
 
     frame = load_frame(image, fov)
     make_folder(out)
-    reasoner = open_reasoner(checkpoint, backend.value, device, threads, graphs)
+    reasoner = open_reasoner(checkpoint, backend.value, device, threads, graphs, quantise)
     ready = [event for event in reasoner.perceive(frame, ('depth', 'segmentation'), seed=seed)
              if isinstance(event, ImageReady)]  # fmt: skip
     record = write(out, frame, ready)

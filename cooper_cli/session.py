@@ -11,18 +11,24 @@ if TYPE_CHECKING:
 
 
 def open_reasoner(
-    checkpoint: Path | None, backend: str, device: str | None, threads: int | None, graphs: Path | None = None
+    checkpoint: Path | None,
+    backend: str,
+    device: str | None,
+    threads: int | None,
+    graphs: Path | None = None,
+    quantise: str | None = None,
 ) -> Reasoner:
     """Load a checkpoint folder.
 
     :param threads: of a CPU back end; None leaves the choice to its library
     :param graphs: folder of exported graphs; None for the user's cache
+    :param quantise: formats of weights; None leaves them as they are
     :raises FileNotFoundError, ValueError: the folder is no checkpoint, or does not fit its configuration
     """
     set_threads(threads)
     from cooper_model.loading import load
 
-    return load(checkpoint, backend=backend, device=device, graphs=graphs)
+    return load(checkpoint, backend=backend, device=device, graphs=graphs, quantise=quantise)
 
 
 def set_threads(threads: int | None) -> int:

@@ -12,6 +12,7 @@ from cooper_model.backends.engines import tensorrt_version
 from cooper_model.backends.failures import BackendUnavailable
 from cooper_model.backends.graphs import Precision, cache_folder, fingerprint_checkpoint
 from cooper_model.prompts import Prompts
+from cooper_model.quantise import FULL, Quantisation
 from cooper_model.reasoner import Reasoner
 from cooper_model.tokenizer import Tokenizer
 
@@ -45,6 +46,7 @@ def load(
     dtype: torch.dtype | None = None,
     graphs: str | Path | None = None,
     kernel: Kernel | None = None,
+    quantise: str | None = None,
 ) -> Reasoner[Any]:
     """Load a checkpoint for asking and perceiving.
 
@@ -54,11 +56,14 @@ def load(
     :param dtype: of weights and arithmetic; default bfloat16 on CUDA, float32 on a CPU
     :param graphs: folder of exported graphs, for backends that run them; default the user's cache, filled on first use
     :param kernel: how torch computes attention; default what suits the device
+    :param quantise: formats of weights for the torch backend, as :meth:`~cooper_model.quantise.Quantisation.parse`
+        reads them
     :raises FileNotFoundError: the folder or one of its files is missing
     :raises ValueError: the backend is not there, or a file does not fit the others
     """
     folder = Path(checkpoint) if checkpoint else default_checkpoint()
-    return _reasoner(folder, load_backend(folder, backend, device, dtype=dtype, graphs=graphs, kernel=kernel))
+    model = load_backend(folder, backend, device, dtype=dtype, graphs=graphs, kernel=kernel, quantise=quantise)
+    return _reasoner(folder, model)
 
 
 def load_backend(
@@ -69,10 +74,11 @@ def load_backend(
     dtype: torch.dtype | None = None,
     graphs: str | Path | None = None,
     kernel: Kernel | None = None,
+    quantise: str | None = None,
 ) -> Backend[Any]:
     """Load the model of a checkpoint without its tokenizer and prompts; parameters as :func:`load`."""
     folder = Path(checkpoint) if checkpoint else default_checkpoint()
-    wish = _Wish(folder, device, dtype, None if graphs is None else Path(graphs), kernel)
+    wish = _Wish(folder, device, dtype, None if graphs is None else Path(graphs), kernel, _parsed(quantise))
     return _LOADERS[_choose(wish, backend)](wish)
 
 
@@ -82,6 +88,7 @@ def load_working(
     device: str | None = None,
     graphs: str | Path | None = None,
     broken: str | None = None,
+    quantise: str | None = None,
 ) -> Reasoner[Any]:
     """Load a checkpoint on the next best backend, with a warning, where the wanted one cannot be loaded.
 
@@ -89,7 +96,7 @@ def load_working(
     :raises FileNotFoundError, ValueError: as :func:`load`, where the last backend cannot be loaded either
     """
     folder = Path(checkpoint) if checkpoint else default_checkpoint()
-    wish = _Wish(folder, device, None, None if graphs is None else Path(graphs), None)
+    wish = _Wish(folder, device, None, None if graphs is None else Path(graphs), None, _parsed(quantise))
     following = None if broken is None else next_best(broken)
     chosen = _choose(wish, backend) if following is None else following
     while True:
@@ -117,6 +124,7 @@ class _Wish:
     dtype: torch.dtype | None
     graphs: Path | None
     kernel: Kernel | None
+    quantise: Quantisation | None
 
     def fitting(self, backend: str) -> _Wish:
         """Return the wish less what is meant for graphs, where a backend that nobody named has none."""
@@ -137,6 +145,8 @@ def _choose(wish: _Wish, backend: str) -> str:
         if backend not in BACKENDS:
             raise ValueError(f'backend {backend!r} is not available; available: auto, {", ".join(BACKENDS)}')
         return backend
+    if wish.quantise is not None:
+        return 'torch'
     if wish.graphs is not None:
         return 'onnx'
     if wish.device == 'cpu':
@@ -157,11 +167,13 @@ def _load_torch(wish: _Wish) -> Backend[Any]:
         )
     from cooper_model.backends.torch import TorchBackend
 
-    return TorchBackend.load(wish.checkpoint, device=wish.device, dtype=wish.dtype, kernel=wish.kernel)
+    return TorchBackend.load(
+        wish.checkpoint, device=wish.device, dtype=wish.dtype, kernel=wish.kernel, quantise=wish.quantise
+    )
 
 
 def _load_onnx(wish: _Wish) -> Backend[Any]:
-    _refuse_kernel(wish)
+    _refuse_what_torch_does(wish)
     try:
         from cooper_model.backends.onnx import OnnxBackend, OnnxSettings
     except ImportError as error:
@@ -179,7 +191,7 @@ def _load_onnx(wish: _Wish) -> Backend[Any]:
 
 
 def _load_tensorrt(wish: _Wish) -> Backend[Any]:
-    _refuse_kernel(wish)
+    _refuse_what_torch_does(wish)
     tensorrt_version()
     from cooper_model.export.tensorrt import find_engines
 
@@ -197,6 +209,12 @@ def _precision(wish: _Wish, default: Precision) -> Any:
     return default if wish.dtype is None else str(wish.dtype).removeprefix('torch.')
 
 
-def _refuse_kernel(wish: _Wish) -> None:
+def _refuse_what_torch_does(wish: _Wish) -> None:
     if wish.kernel is not None:
         raise ValueError(f'attention kernel {wish.kernel!r} is for the torch backend; graphs have their own')
+    if wish.quantise is not None:
+        raise ValueError(f'quantise {str(wish.quantise)!r} is for the torch backend; graphs have a --precision')
+
+
+def _parsed(quantise: str | None) -> Quantisation | None:
+    return Quantisation.parse(quantise) if quantise and quantise != FULL else None

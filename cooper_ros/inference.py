@@ -45,6 +45,7 @@ class Source:
     backend: str
     device: str | None
     graphs: str | None
+    quantise: str | None = None
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,12 @@ class Inference:
         if self._loaded is None:
             source = self._source
             self._loaded = loading.load_working(
-                source.checkpoint, source.backend, source.device, source.graphs, broken=self._broken
+                source.checkpoint,
+                source.backend,
+                source.device,
+                source.graphs,
+                broken=self._broken,
+                quantise=source.quantise,
             )
             self._backend = self._loaded.backend.name
         return self._loaded

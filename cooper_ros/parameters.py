@@ -66,6 +66,7 @@ SPECS = (
     Spec('checkpoint', '', 'folder of the checkpoint; empty = the built-in cooper-nano', fixed=True),
     Spec('backend', 'auto', 'what computes the model; auto = the best that is there', choices=BACKENDS, fixed=True),
     Spec('graphs', '', 'folder with exported graphs for onnx and tensorrt; empty = the cache', fixed=True),
+    Spec('quantise', '', 'formats of weights for torch, for example int8 or int4; empty = as they are', fixed=True),
     Spec('device', '', 'device of the backend, for example cpu or cuda:0; empty = the best that is there', fixed=True),
     Spec('autostart', True, 'configure and activate the node at its start', fixed=True),
     Spec('perception_rate', 2.0, 'perceived frames a second [Hz]; 0 = only on demand', (0.0, 60.0)),

@@ -90,7 +90,7 @@ class Pipeline:
         """
         self.stop()
         self.counts = WorkCounts()
-        values = {name: self._parameters[name] or None for name in ('checkpoint', 'device', 'graphs')}
+        values = {name: self._parameters[name] or None for name in ('checkpoint', 'device', 'graphs', 'quantise')}
         source = Source(backend=self._parameters['backend'], **values)
         worker = InferenceWorker(lambda: Inference(source), self._continuous, self._on_failure, CAPACITY)
         worker.ready.result()

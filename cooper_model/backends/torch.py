@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -20,6 +21,9 @@ from cooper_model.flow import euler_step, guidance_active, guide, timesteps
 from cooper_model.network.decoder import Streams
 from cooper_model.network.model import Cooper
 from cooper_model.padded import PaddedCache
+from cooper_model.quantise import Quantisation, Report, load_quantised
+
+log = logging.getLogger(__name__)
 
 
 class TorchBackend(Backend[Context]):
@@ -37,6 +41,7 @@ class TorchBackend(Backend[Context]):
         if kernel not in known:
             raise ValueError(f'attention kernel {kernel!r} is unknown, expected one of {", ".join(known)}')
         self.kernel = kernel
+        self.quantised: Report | None = None
         self.config: CooperConfig = model.config
         self.model = model.eval().requires_grad_(False)
         self.autoencoder = autoencoder.eval().requires_grad_(False)
@@ -50,19 +55,27 @@ class TorchBackend(Backend[Context]):
         device: str | None = None,
         dtype: torch.dtype | None = None,
         kernel: Kernel | None = None,
+        quantise: Quantisation | None = None,
     ) -> TorchBackend:
         """Read a checkpoint folder.
 
         :param device: torch device; default the first CUDA device where there is one, otherwise the CPU
         :param dtype: default bfloat16 on CUDA, float32 on a CPU
         :param kernel: default ``sdpa`` on CUDA, where many small products are slow, ``parts`` on a CPU
+        :param quantise: formats of weights; what became of them is logged and stands in ``quantised``
         """
         from cooper_model.checkpoint import load_model
 
         device = device or ('cuda' if torch.cuda.is_available() else 'cpu')
         dtype = dtype or (torch.bfloat16 if device.startswith('cuda') else torch.float32)
         kernel = kernel or ('sdpa' if device.startswith('cuda') else 'parts')
-        return cls(*load_model(folder, device=device, dtype=dtype), kernel)
+        if quantise is None:
+            return cls(*load_model(folder, device=device, dtype=dtype), kernel)
+        model, autoencoder, report = load_quantised(folder, device, dtype, quantise)
+        log.info('quantised: %s', report)
+        backend = cls(model, autoencoder, kernel)
+        backend.quantised = report
+        return backend
 
     def new_context(self) -> Context:
         return Context()
