@@ -80,24 +80,27 @@ class FlagStore:
 
     def measure(
         self,
-        examples: Sequence[QuestionExample],
+        ids: Sequence[str],
+        load: Callable[[int], QuestionExample],
         answer: Answer,
         score: Score,
-        process: int = 0,
-        processes: int = 1,
+        share: tuple[int, int] = (0, 1),
     ) -> None:
-        """Measure this process's share of the questions that are not known yet.
+        """Measure a share of the questions that are not known yet.
 
+        :param load: returns a question by its place in ``ids``
         :param answer: lets the model answer questions; returns the short answers of each
         :param score: accuracy of a short answer, 0..1
+        :param share: number of this process, and how many there are
         """
         known = self._known()
+        process, processes = share
         # Shares depend on places alone: another process may already add to what is known.
-        own = [example for example in examples[process::processes] if example.id not in known]
+        own = [number for number in range(process, len(ids), processes) if ids[number] not in known]
         path = self.config.folder / f'{self._stem}_{process:03d}.jsonl'
         log.info('%s: %d flags known, %d to measure here', path, len(known), len(own))
         for first in range(0, len(own), CHUNK):
-            chunk = own[first : first + CHUNK]
+            chunk = [load(number) for number in own[first : first + CHUNK]]
             looking, blind = (self._accuracy(chunk, mode, answer, score) for mode in self._modes)
             lines = [
                 json.dumps({'id': example.id, **asdict(Measured(*pair))}) + '\n'
@@ -108,13 +111,13 @@ class FlagStore:
                 # A killed process may have left half a line.
                 file.writelines(['\n', *lines] if first == 0 else lines)
 
-    def flags(self, examples: Sequence[QuestionExample]) -> Mapping[str, Flag]:
+    def flags(self, ids: Sequence[str]) -> Mapping[str, Flag]:
         """Return the flag of each question by id.
 
         :raises KeyError: one was not measured
         """
         known = self._known()
-        return {example.id: known[example.id].flag(self.config.margin) for example in examples}
+        return {name: known[name].flag(self.config.margin) for name in ids}
 
     @property
     def _modes(self) -> tuple[Mode, Mode]:

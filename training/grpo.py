@@ -207,9 +207,9 @@ class Grpo:
 
     def _show(self, groups: Sequence[JudgedGroup], step: int) -> None:
         path = self.settings.out / 'rollouts' / f'{step:06d}.txt'
-        path.parent.mkdir(parents=True, exist_ok=True)
         text = '\n\n\n'.join(transcript(group) for group in groups[:SHOWN])
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text + '\n', encoding='utf-8')
         except OSError as error:
             log.warning('rollouts of step %d were not written to %s: %s', step, path, error)
@@ -226,10 +226,11 @@ def measured_flags(stage: Grpo, config: FlagConfig, accelerator: Accelerator) ->
         how = replace(how, rows=stage.settings.rollouts.rows)
         return [[rollout.answer for rollout in group.rollouts] for group in stage.sample(examples, how)]
 
-    store, examples = FlagStore(config, stage.model), stage.pool.all()
-    store.measure(examples, answer, stage.score, accelerator.process_index, accelerator.num_processes)
+    store, pool = FlagStore(config, stage.model), stage.pool
+    share = accelerator.process_index, accelerator.num_processes
+    store.measure(pool.ids, pool.load, answer, stage.score, share)
     accelerator.wait_for_everyone()
-    return store.flags(examples)
+    return store.flags(pool.ids)
 
 
 def with_rehearsal(

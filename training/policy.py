@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -64,7 +65,7 @@ class _Row:
     def read(self, ids: Sequence[int], sees: tuple[int, ...]) -> int:
         return self.add(user_text(ids, sees, self.config.tokens))
 
-    def show(self, picture: object, sees: tuple[int, ...]) -> int:
+    def show(self, picture: np.ndarray, sees: tuple[int, ...]) -> int:
         pixels = transforms.vision_input(picture, self.config.vae_transform, self.config.vit_transform)
         self.vision.append(torch.from_numpy(pixels))
         patch = self.config.vision.patch_size

@@ -17,13 +17,14 @@ log = logging.getLogger(__name__)
 class QuestionPool:
     """The usable questions of a set.
 
+    :ivar ids: of these questions; images are read when a question is asked for
     :raises ValueError: there is none
     """
 
     def __init__(self, data: QuestionSet) -> None:
         self.data = data
         self.numbers: list[int] = []
-        self.categories: set[str] = set()
+        self.ids: list[str] = []
         for number in range(len(data)):
             try:
                 example = data.question(number)
@@ -32,7 +33,7 @@ class QuestionPool:
                 data.report.leave_out(f'{data.name}, question {number}', error)
                 continue
             self.numbers.append(number)
-            self.categories.add(example.category)
+            self.ids.append(example.id)
         log.info('%s: %d of %d questions can be used', data.name, len(self.numbers), len(data))
         if not self.numbers:
             raise ValueError(f'{data.name}: none of {len(data)} questions can be used; {data.report.summary()}')
@@ -40,9 +41,9 @@ class QuestionPool:
     def __len__(self) -> int:
         return len(self.numbers)
 
-    def all(self) -> list[QuestionExample]:
-        """Return every usable question."""
-        return [self.data.question(number) for number in self.numbers]
+    def load(self, place: int) -> QuestionExample:
+        """Return the question whose id stands at a place of ``ids``."""
+        return self.data.question(self.numbers[place])
 
     def draw(self, count: int, rng: np.random.Generator) -> list[QuestionExample]:
         """Return ``count`` questions, all different as long as there are enough."""

@@ -1,6 +1,6 @@
 r"""The reward of a rollout: accuracy, format, and the cooperative perception-reasoning reward, as pure functions.
 
-The parts and their constants are COOPER's (Zhang et al. 2025, stage 2b): ``accuracy + format + exploration``, each
+The parts and their constants are those of COOPER's stage 2b as published: ``accuracy + format + exploration``, each
 with weight 1. Accuracy and format are 0 or 1. Exploration looks at a whole group of answers to one question: where
 perceiving helps but few of the group perceived, those who did gain; where it does not help and many perceived, those
 who did lose.

@@ -82,15 +82,14 @@ class RolloutSampler:
 
         :raises ValueError: a question is empty
         """
+        shape = (len(examples), self.config.group)
+        seeds = np.random.default_rng(seed).integers(2**31, size=shape).tolist()
+        size = max(1, self.config.rows // self.config.group)
         return [
             group
-            for first in range(0, len(examples), self._questions)
-            for group in self._sample(examples[first : first + self._questions], (seed, first))
+            for first in range(0, len(examples), size)
+            for group in self._sample(examples[first : first + size], seeds[first : first + size])
         ]
-
-    @property
-    def _questions(self) -> int:
-        return max(1, self.config.rows // self.config.group)
 
     @property
     def _guided(self) -> bool:
@@ -100,8 +99,7 @@ class RolloutSampler:
     def _draws(self) -> bool:
         return self.config.mode in ('auto', 'perception')
 
-    def _sample(self, examples: Sequence[QuestionExample], seed: tuple[int, int]) -> list[Group]:
-        seeds = np.random.default_rng(seed).integers(2**31, size=(len(examples), self.config.group)).tolist()
+    def _sample(self, examples: Sequence[QuestionExample], seeds: Sequence[Sequence[int]]) -> list[Group]:
         system = self.tokenizer.encode(self.prompts.system(self.config.mode))
         fixed = self.backend.new_context()
         if system:
@@ -206,8 +204,14 @@ class RolloutSampler:
         texts = []
         for walk, writing in zip(walks, writings, strict=True):
             walk.before = walk.talk.fork()
-            seed = walk.rollout.seed + turn
-            texts.append(TextToDecode(walk.talk.full, writing.prefix_ids, seed, lambda id, w=writing: w.push(id)[1]))
+            texts.append(
+                TextToDecode(
+                    walk.talk.full,
+                    writing.prefix_ids,
+                    walk.rollout.seed + turn,
+                    lambda token, writing=writing: writing.push(token)[1],
+                )
+            )
         with self.watch.part('decode'):
             decoded = self.backend.decode_batch(
                 texts, max_tokens=self.backend.config.max_new_tokens, temperature=self.config.temperature

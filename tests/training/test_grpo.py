@@ -178,23 +178,26 @@ def test_flags_are_measured_once_and_kept(tmp_path: Path) -> None:
     def score(text: str, example: QuestionExample) -> float:
         return float(text == 'yes')
 
+    def measure(store: FlagStore, questions: list, share: tuple[int, int] = (0, 1)) -> list[str]:
+        store.measure([e.id for e in questions], lambda n: questions[n], answer, score, share)
+        return [e.id for e in questions]
+
     store = FlagStore(config, model)
-    store.measure(data.examples, answer, score)
-    assert store.flags(data.examples) == {'q0': 'positive', 'q1': 'negative'}
+    assert store.flags(measure(store, data.examples)) == {'q0': 'positive', 'q1': 'negative'}
     assert calls == [('perception', 2, ['q0', 'q1']), ('direct', 2, ['q0', 'q1'])]
     (kept,) = config.folder.iterdir()
     with open(kept, 'a') as file:
         file.write('{"id": "q2", "loo')  # a process was killed here
     more = [*data.examples, replace(data.examples[0], id='q2'), replace(data.examples[0], id='q3')]
+    again = FlagStore(config, model)
     for process in (0, 1):
-        FlagStore(config, model).measure(more, answer, score, process, 2)
+        ids = measure(again, more, (process, 2))
     assert calls[2::2] == [('perception', 2, ['q2']), ('perception', 2, ['q3'])]
-    found = FlagStore(config, model).flags(more)
-    assert list(found.values()) == ['positive', 'negative', 'positive', 'positive']
+    assert list(again.flags(ids).values()) == ['positive', 'negative', 'positive', 'positive']
     with pytest.raises(KeyError, match='q0'):
-        FlagStore(replace(config, samples=3), model).flags(more)
+        FlagStore(replace(config, samples=3), model).flags(ids)
     with pytest.raises(KeyError, match='q0'):
-        FlagStore(config, torch.nn.Linear(2, 2)).flags(more)
+        FlagStore(config, torch.nn.Linear(2, 2)).flags(ids)
 
 
 def test_a_question_without_usable_truth_is_counted_and_named(caplog: pytest.LogCaptureFixture) -> None:

@@ -132,7 +132,7 @@ def test_equal_seeds_give_equal_rollouts_whatever_the_batch(backend: TorchBacken
 
     config = RolloutConfig(4, 'auto', 1.5)
     first = texts(config, 1)
-    assert first == texts(config, 1)
+    assert first == texts(config, 1) == texts(replace(config, rows=3), 1)
     assert first != texts(config, 2)
     assert len({tuple(text) for text in first}) > 4  # of 8: the samples of a group differ
 
