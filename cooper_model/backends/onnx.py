@@ -107,7 +107,8 @@ class OnnxRunner(Runner):
 
     def __init__(self, folder: Path, manifest: Manifest, config: CooperConfig, settings: OnnxSettings) -> None:
         self.dtype = getattr(torch, manifest.precision)
-        self._settings = settings
+        # Apart for each model: the provider's own key need not know of weights.
+        self._engines = settings.engines / f'{manifest.model[:16]}-{manifest.precision}-opset{manifest.opset}'
         providers, self._index = settings.providers()
         ranges = {name: _range(manifest, name, config, settings.limits) for name in GRAPHS}
         for provider, following in zip(providers, (*providers[1:], None), strict=True):
@@ -143,8 +144,8 @@ class OnnxRunner(Runner):
         shared = {'device_id': str(self._index), 'user_compute_stream': str(stream)}
         if provider.kind == 'cuda':
             return shared | {'use_tf32': '0'}
-        self._settings.engines.mkdir(parents=True, exist_ok=True)
-        return shared | engine_options(self._settings.engines, self.dtype, ranges)
+        self._engines.mkdir(parents=True, exist_ok=True)
+        return shared | engine_options(self._engines, self.dtype, ranges)
 
     def bind(self, graph: str, inputs: Mapping[str, Tensor], outputs: Mapping[str, Tensor]) -> Run:
         session = self._sessions[graph]
