@@ -261,14 +261,15 @@ def train(settings: Settings) -> None:
     :raises FileNotFoundError, ValueError: a folder is missing or of another model, or no question can be used
     """
     accelerator = start_processes()
-    start = prepare_model(settings.architecture, settings.autoencoder, settings.start)
-    model = start.model.to(accelerator.device)
+    start = prepare_model(settings.architecture, settings.autoencoder, settings.start, settings.loop.loaded)
+    model = start.model
     words = model_input(start.folder, model.config)
     stage = Grpo(start, settings, QuestionPool(open_questions(settings.questions, words)), {})
     if settings.flags and settings.explores:
+        model.to(accelerator.device)  # otherwise the run takes it there, split if it is to be
         stage.flags = measured_flags(stage, settings.flags, accelerator)
     if settings.loss.kl is not None:
-        stage.reference = deepcopy(model).requires_grad_(False)
+        stage.reference = deepcopy(model).requires_grad_(False).to(accelerator.device)
     run = Run(model, settings.loop, settings.out, settings.start)
     mixture = open_mixture(settings.rehearsal.data, words, start.autoencoder) if settings.rehearsal else None
     rehearsed = with_rehearsal(stage.loss, model, words, settings.rehearsal, mixture) if mixture else None
