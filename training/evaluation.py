@@ -66,44 +66,15 @@ def evaluate_maps(
     autoencoder: nn.Module,
     data: DataSet,
     requests: dict[str, list[int]],
+    numbers: range | None = None,
     sheet: Path | None = None,
 ) -> dict[str, float]:
-    """Score one-step and four-step maps of the last examples of a data set, which no stage trains on.
+    """Score one-step and four-step maps by the metric of a data set.
 
+    :param numbers: examples, by default the last ones, which no stage trains on
     :param sheet: file for a picture of the first few, four steps each
     """
-    return _score_maps(model, autoencoder, data, range(max(len(data) - SCORED, 0), len(data)), requests, sheet)
-
-
-def evaluate_parts(
-    model: Cooper,
-    autoencoder: nn.Module,
-    parts: Sequence[Part],
-    requests: dict[str, list[int]],
-    folder: Path,
-    step: int,
-) -> dict[str, float]:
-    """Score the held-out examples of each data set of a mixture, and draw some of them into ``folder/samples``.
-
-    A metric is named after its data set where there are several.
-    """
-    found = {}
-    for part in parts:
-        if part.held_out:
-            sheet = folder / 'samples' / f'{step:06d}_{part.data.name}.png'
-            values = _score_maps(model, autoencoder, part.data, part.held_out[-SCORED:], requests, sheet)
-            found |= {f'{part.data.name}/{key}' if len(parts) > 1 else key: value for key, value in values.items()}
-    return found
-
-
-def _score_maps(
-    model: Cooper,
-    autoencoder: nn.Module,
-    data: DataSet,
-    numbers: range,
-    requests: dict[str, list[int]],
-    sheet: Path | None,
-) -> dict[str, float]:
+    numbers = range(max(len(data) - SCORED, 0), len(data)) if numbers is None else numbers
     results: dict[str, list[float]] = {}
     wanted = {kind: requests[kind] for kind in data.modalities}
     rows = []
@@ -125,6 +96,27 @@ def _score_maps(
     if sheet is not None and rows:
         write_sheet(sheet, rows)
     return {name: float(np.mean(values)) for name, values in results.items() if values}
+
+
+def evaluate_parts(
+    model: Cooper,
+    autoencoder: nn.Module,
+    parts: Sequence[Part],
+    requests: dict[str, list[int]],
+    folder: Path,
+    step: int,
+) -> dict[str, float]:
+    """Score the held-out examples of each data set of a mixture, and draw some of them into ``folder/samples``.
+
+    A metric is named after its data set where there are several.
+    """
+    found = {}
+    for part in parts:
+        if part.held_out:
+            sheet = folder / 'samples' / f'{step:06d}_{part.data.name}.png'
+            values = evaluate_maps(model, autoencoder, part.data, requests, part.held_out[-SCORED:], sheet)
+            found |= {f'{part.data.name}/{key}' if len(parts) > 1 else key: value for key, value in values.items()}
+    return found
 
 
 def request_ids(prompts: Prompts, tokenizer: Tokenizer) -> dict[str, list[int]]:
