@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from cooper_model.checkpoint import save_checkpoint
+from cooper_model.checkpoint import SHARD_BYTES, save_checkpoint
 from cooper_model.config import CooperConfig
 from cooper_model.network.autoencoder import build_autoencoder
 from cooper_model.network.model import Cooper
@@ -26,13 +26,16 @@ def main() -> None:
     parser.add_argument('--autoencoder', default='runs/autoencoder')
     parser.add_argument('--architecture', type=Path, default=Path('training/configs/nano'))
     parser.add_argument('--out', type=Path, required=True)
+    parser.add_argument('--dtype', choices=('float16', 'bfloat16', 'float32'), default='float16')
+    parser.add_argument('--shard-mb', type=int, default=SHARD_BYTES // 1_000_000, help='most megabytes a file')
     arguments = parser.parse_args()
     config = CooperConfig.load(arguments.architecture)
     model, autoencoder = Cooper(config), build_autoencoder(config.autoencoder)
     start_model(arguments.run, model)
     start_autoencoder(arguments.autoencoder, autoencoder)
-    files = [arguments.architecture / name for name in (PROMPTS, TOKENIZER)]
-    save_checkpoint(arguments.out, model, autoencoder, dtype=torch.float16, files=files)
+    files = [path for name in (PROMPTS, TOKENIZER) if (path := arguments.architecture / name).is_file()]
+    dtype, most = getattr(torch, arguments.dtype), arguments.shard_mb * 1_000_000
+    save_checkpoint(arguments.out, model, autoencoder, dtype=dtype, files=files, shard_bytes=most)
 
 
 if __name__ == '__main__':

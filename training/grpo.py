@@ -152,14 +152,14 @@ class Grpo:
         self._next: Iterator[RolloutBatch] = iter(())
 
     def sample(
-        self, examples: Sequence[QuestionExample], config: RolloutConfig, seed: int = 0
+        self, examples: Sequence[QuestionExample], config: RolloutConfig, seeds: Sequence[int] | None = None
     ) -> list[Group]:
         """Let the model as it is answer questions."""
         with frozen(self.model):
             device = self.model.device
             coder = self.autoencoder.to(device, self.model.dtype)
             backend = TorchBackend(self.model, coder, 'sdpa' if device.type == 'cuda' else 'parts')
-            return RolloutSampler(backend, self.words.tokenizer, self.words.prompts, config).sample(examples, seed)
+            return RolloutSampler(backend, self.words.tokenizer, self.words.prompts, config).sample(examples, seeds)
 
     def score(self, answer: str, example: QuestionExample) -> float:
         """Return the accuracy of a short answer, 0..1."""
@@ -176,15 +176,17 @@ class Grpo:
         self._next = iter(self.batches[first : first + accumulate])
 
     def _collect(self, step: int, process: int) -> None:
-        settings = self.settings
-        # A stream beside that of the loss, which depends on slots.
-        rng = np.random.default_rng((settings.loop.seed, step, process, 1))
-        examples = self.pool.draw(settings.stage.questions, rng)
-        groups = self.sample(examples, settings.rollouts, int(rng.integers(2**31)))
-        judged = [self._judge(group) for group in groups]
-        size = settings.stage.questions // (settings.stage.minibatches * settings.loop.accumulate)
-        parts = [judged[first : first + size] for first in range(0, len(judged), size)]
-        self.batches = [self._batch(part) for part in parts]
+        settings, accumulate = self.settings, self.settings.loop.accumulate
+        size = settings.stage.questions // (settings.stage.minibatches * accumulate)
+        examples, seeds = [], []
+        for minibatch in range(settings.stage.minibatches):
+            for slot in range(process * accumulate, (process + 1) * accumulate):
+                # As batches of the loop, by slot: processes and accumulation may be traded for each other.
+                rng = np.random.default_rng((settings.loop.seed, step, slot, minibatch))
+                examples += self.pool.draw(size, rng)
+                seeds += rng.integers(2**31, size=size).tolist()
+        judged = [self._judge(group) for group in self.sample(examples, settings.rollouts, seeds)]
+        self.batches = [self._batch(judged[first : first + size]) for first in range(0, len(judged), size)]
         if process == 0 and step % settings.stage.show_every < settings.stage.period:
             self._show(judged, step)
 

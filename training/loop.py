@@ -125,8 +125,6 @@ class Run:
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group['lr'] = learning_rate
-        for p in self.parameters.values():
-            p.grad = None
         batches = [self._backward(loss, slot) for slot in range(config.accumulate)]
         total = torch.stack([torch.as_tensor(parts['total']) for parts in batches]).mean()
         total = self.accelerator.reduce(total, 'mean')
@@ -142,6 +140,9 @@ class Run:
             torch._foreach_lerp_(list(self.average.values()), current, 1 - decay)
         else:
             self._skip(float(total), float(norm))
+        # Freed before evaluation and sampling, which gather weights.
+        for p in self.parameters.values():
+            p.grad = None
         return batches, {'learning_rate': learning_rate, 'gradient_norm': float(norm), 'skipped': self.skipped}
 
     def _backward(self, loss: Loss, number: int) -> Parts:

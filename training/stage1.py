@@ -192,7 +192,7 @@ def main() -> None:
     """Command line."""
     logging.basicConfig(level=logging.INFO)
     settings = read_settings(config_argument(__doc__), Settings)
-    start = prepare_model(settings.architecture, settings.autoencoder, settings.start)
+    start = prepare_model(settings.architecture, settings.autoencoder, settings.start, settings.loop.loaded)
     model = start.model
     start.autoencoder.to(start_processes().device)
     words = model_input(start.folder, model.config, settings.stage.max_tokens)

@@ -12,6 +12,7 @@ from torch import Tensor
 from cooper_model.network.model import Cooper
 from tests.random_checkpoint import tiny_config, write_random_checkpoint
 from tests.training.tiny_run import loss_of
+from training import export
 from training.config import LoopConfig
 from training.loop import Run
 from training.lora import LoraSettings, add_adapters, merge_adapters
@@ -82,6 +83,16 @@ def test_a_later_stage_starts_with_the_merged_average(base, tmp_path):
     torch.testing.assert_close(value(started(tmp_path)), expected, atol=1e-5, rtol=1e-5)
     with pytest.raises(ValueError, match='adapters alone'):
         load_average(tmp_path, started(base))
+
+
+def test_an_export_has_the_adapters_merged(base, tmp_path, monkeypatch):
+    run = trained(base, tmp_path / 'run')
+    with run.averaged():
+        expected = value(run.model)
+    words = ['--architecture', base, '--autoencoder', base, '--run', tmp_path / 'run', '--out', tmp_path / 'out']
+    monkeypatch.setattr('sys.argv', ['export', *map(str, words), '--dtype', 'float32'])
+    export.main()
+    torch.testing.assert_close(value(started(tmp_path / 'out')), expected, atol=1e-5, rtol=1e-5)
 
 
 def test_a_resumed_run_ends_in_the_same_adapters(base, tmp_path):
