@@ -79,7 +79,8 @@ class DataFolder:
     def _add_bag(self, path: Path, report: BagReport) -> None:
         bag = open_bag(path)
         try:
-            entries = self._corrected(path, bag, report)
+            desk = Desk(path) if RECORD in bag.types.values() else None
+            entries = [] if desk is None else _corrected(desk, report)
             useless = frozenset(entry.question.stamp_ns for entry in entries if entry.verdict.useless)
             try:
                 streams = find_streams(bag, self._wishes.options.wanted)
@@ -98,19 +99,7 @@ class DataFolder:
             bag.close()
         for entry in entries:
             if not entry.verdict.useless:
-                self._add_correction(path, entry, report)
-
-    def _corrected(self, path: Path, bag: Bag, report: BagReport) -> list[Entry]:
-        """Return the questions of the bag that somebody has corrected."""
-        if RECORD not in bag.types.values():
-            return []
-        self._desk = Desk(path)
-        entries = self._desk.entries()
-        report.counts['recorded questions'] += len(entries)
-        corrected = [entry for entry in entries if entry.verdict != Verdict()]
-        report.counts['corrected'] += len(corrected)
-        report.counts['called useless'] += sum(entry.verdict.useless for entry in corrected)
-        return corrected
+                self._add_correction(path, desk, entry, report)
 
     def _labels(self, bag: Bag, topic: str) -> dict[int, str]:
         labels: dict[int, str] = {}
@@ -150,14 +139,14 @@ class DataFolder:
         self._asked.add((question.frame, question.question))
         return True
 
-    def _add_correction(self, path: Path, entry: Entry, report: BagReport) -> None:
+    def _add_correction(self, path: Path, desk: Desk, entry: Entry, report: BagReport) -> None:
         """Add a frame with the masks that a person drew, and the question with the right answer."""
         recorded, verdict = entry.question, entry.verdict
         name = frame_name(path, recorded.stamp_ns)
         if verdict.masks or not recorded.live or name not in self._writer.frames:
             name = frame_name(path, recorded.stamp_ns, recorded.query_id)
         if name not in self._writer.frames:
-            pictures = self._desk.pictures(recorded.query_id)
+            pictures = desk.pictures(recorded.query_id)
             if pictures.image is None:
                 report.left_out['corrected question without its frame'] += 1
                 return
@@ -173,6 +162,16 @@ class DataFolder:
         report.counts['corrections'] += added
         if not added:
             report.left_out['correction is in the folder already'] += 1
+
+
+def _corrected(desk: Desk, report: BagReport) -> list[Entry]:
+    """Return the questions of a bag that somebody has corrected."""
+    entries = desk.entries()
+    report.counts['recorded questions'] += len(entries)
+    corrected = [entry for entry in entries if entry.verdict != Verdict()]
+    report.counts['corrected'] += len(corrected)
+    report.counts['called useless'] += sum(entry.verdict.useless for entry in corrected)
+    return corrected
 
 
 def prefix_of(path: Path) -> str:

@@ -74,6 +74,8 @@ def open_bag(path: Path) -> Bag:
     """
     if not path.exists():
         raise BagError(f'bag {path} does not exist; check the path')
+    if path.is_file() and path.suffix not in SALVAGE:
+        raise BagError(f'{path} is no bag; bags are folders with metadata.yaml, or end in {", ".join(SALVAGE)}')
     files = sorted(each for each in path.iterdir() if each.suffix in SALVAGE) if path.is_dir() else [path]
     whole = path.is_dir() and (path / 'metadata.yaml').exists()
     try:

@@ -34,8 +34,9 @@ class BagWriter:
 
     @property
     def size(self) -> int:
-        """Bytes that are safe in the file."""
-        return self._complete
+        """Bytes in the file, and those that wait for the next flush before they are compressed."""
+        storage = self._writer.storage
+        return storage.bio.tell() + storage.chunk.bio.tell()
 
     def write(self, topic: str, kind: str, time_ns: int, data: bytes, *, latched: bool = False) -> None:
         """Write a message.

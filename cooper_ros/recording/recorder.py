@@ -9,7 +9,9 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -28,6 +30,7 @@ MEGABYTE = 1_000_000
 TICK_SECONDS = 0.2
 FLUSH_SECONDS = 0.5
 QUEUE_BYTES = 256 * MEGABYTE
+PICTURES = 4  # that a question holds: frame, depth, segmentation, and the smaller maps together
 
 
 class Settings(Protocol):
@@ -80,17 +83,28 @@ class Place:
 
 
 @dataclass(frozen=True)
+class _Entry:
+    """One serialized message of a topic."""
+
+    topic: str
+    kind: str
+    data: bytes
+    latched: bool = False
+
+
+@dataclass(frozen=True)
 class _Item:
     """Messages that belong together: they get the same bag time.
 
-    :param messages: by topic: type, serialized message, and whether it is latched
+    :param make: returns them; called in the recorder's thread, so that nobody else waits for it
+    :param size: about how much memory it holds until then [bytes]
     :param counts: which count of the state goes up by one; empty for none
     :param query_id: of a question
     """
 
-    messages: tuple[tuple[str, str, bytes, bool], ...]
-    counts: str
+    make: Callable[[], list[_Entry]]
     size: int
+    counts: str = ''
     query_id: str = ''
 
 
@@ -110,7 +124,7 @@ class Recorder:
         self._folder: BagFolder | None = None
         self._bag: BagWriter | None = None
         self._places: dict[str, Place] = {}
-        self._latched: dict[str, tuple[str, str, bytes, bool]] = {}
+        self._latched: dict[str, _Entry] = {}
         self._queue: deque[_Item] = deque()
         self._queued = 0
         self._changed = threading.Condition()
@@ -120,12 +134,6 @@ class Recorder:
         self._thread.start()
 
     # From other threads
-
-    @property
-    def bag(self) -> Path | None:
-        """The folder of the bag that is being written."""
-        bag = self._bag
-        return None if bag is None else bag.folder
 
     @property
     def wanted(self) -> bool:
@@ -138,7 +146,9 @@ class Recorder:
             return
         frame = asked.frame
         self._places[asked.query_id] = Place(None, frame.stamp_ns, frame.frame_id, frame.image.shape[:2])
-        self._add(question_messages(asked, self._settings['checkpoint']), 'questions', asked.query_id)
+        checkpoint = self._settings['checkpoint']
+        make = partial(self._entries, partial(question_messages, asked, checkpoint))
+        self._enqueue(_Item(make, PICTURES * frame.image.nbytes, 'questions', asked.query_id))
 
     def place(self, query_id: str) -> Place | None:
         """Return where a question of this node is recorded, None where it is not known."""
@@ -147,15 +157,16 @@ class Recorder:
     def add_correction(self, message: Any) -> None:
         """Record a ``cooper_msgs/Correction``."""
         if self.wanted:
-            self._add({'correction': message}, 'corrections')
+            make = partial(self._entries, lambda: {'correction': message})
+            self._enqueue(_Item(make, len(message.mask.data), 'corrections'))
 
     def add_raw(self, topic: str, kind: str, data: bytes, *, latched: bool = False) -> None:
         """Record a message of another node's topic as it came. Latched ones are repeated in each new bag."""
-        entry = (topic, kind, bytes(data), latched)
+        entry = _Entry(topic, kind, bytes(data), latched)
         if latched:
-            self._latched[f'{topic} {hash(entry[2])}'] = entry
+            self._latched[f'{topic} {hash(entry.data)}'] = entry
         if self.wanted:
-            self._enqueue(_Item((entry,), '', len(data)))
+            self._enqueue(_Item(lambda: [entry], len(data)))
 
     def skip(self, reasons: str) -> None:
         """Tell which topics cannot be recorded, and why."""
@@ -168,13 +179,14 @@ class Recorder:
             self._changed.notify()
         self._thread.join()
 
-    def _add(self, messages: dict[str, Any], counts: str, query_id: str = '') -> None:
+    def _entries(self, make: Callable[[], dict[str, Any]]) -> list[_Entry]:
+        """Return messages by role as entries of their topics."""
         entries = []
-        for role, message in messages.items():
+        for role, message in make().items():
             package, folder = type(message).__module__.split('.')[:2]
             kind = f'{package}/{folder}/{type(message).__name__}'
-            entries.append((self.topics[role], kind, serialize_message(message), False))
-        self._enqueue(_Item(tuple(entries), counts, sum(len(entry[2]) for entry in entries), query_id))
+            entries.append(_Entry(self.topics[role], kind, serialize_message(message)))
+        return entries
 
     def _enqueue(self, item: _Item) -> None:
         with self._changed:
@@ -196,7 +208,7 @@ class Recorder:
                 self._queued = 0
             try:
                 self._tick(items)
-            except (OSError, LookupError, ImportError) as error:
+            except Exception as error:  # noqa: BLE001 - told by the diagnostics; the node goes on answering
                 self._stop(error)
         self._finish()
 
@@ -211,9 +223,6 @@ class Recorder:
         if self._bag is not None and now - self._flushed >= FLUSH_SECONDS:
             self._bag.flush()
             self._flushed = now
-            if self._bag.size >= self._settings['record_file_size'] * MEGABYTE:
-                self._finish()
-                self._open()
 
     def _follow_setting(self) -> None:
         wanted = self._settings['record']
@@ -238,15 +247,19 @@ class Recorder:
         self._bag = BagWriter(self._folder.new_bag(), Definitions())
         self.state = replace(self.state, bag=str(self._bag.folder))
         if self._latched:
-            self._write(_Item(tuple(self._latched.values()), '', 0))
+            self._write(_Item(lambda: list(self._latched.values()), 0))
         self._bag.flush()
 
     def _write(self, item: _Item) -> None:
-        self._folder.make_room(item.size, self._bag.folder)
+        if self._bag.size >= self._settings['record_file_size'] * MEGABYTE:
+            self._finish()
+            self._open()
+        entries = item.make()
+        self._folder.make_room(sum(len(entry.data) for entry in entries), self._bag.folder)
         # One time for all that belongs together, and no two items with the same.
         self._last_ns = max(time.time_ns(), self._last_ns + 1)
-        for topic, kind, data, latched in item.messages:
-            self._bag.write(topic, kind, self._last_ns, data, latched=latched)
+        for entry in entries:
+            self._bag.write(entry.topic, entry.kind, self._last_ns, entry.data, latched=entry.latched)
         if item.query_id:
             self._places[item.query_id] = replace(self._places[item.query_id], bag=self._bag.folder)
         if item.counts:
@@ -264,7 +277,7 @@ class Recorder:
             return  # the camera's own diagnostics tell
         if frame.stamp_ns != self._last_stamp:
             self._framed, self._last_stamp = now, frame.stamp_ns
-            self._add(frame_messages(frame), 'frames')
+            self._write(_Item(partial(self._entries, partial(frame_messages, frame)), 0, 'frames'))
 
     def _finish(self) -> None:
         bag, self._bag = self._bag, None

@@ -44,10 +44,9 @@ class BagFolder:
     def new_bag(self) -> Path:
         """Return a folder name that is not taken, later than all others."""
         stem = PREFIX + time.strftime('%Y%m%d-%H%M%S')
-        number = 0
-        while (path := self.path / f'{stem}_{number:03d}').exists():
-            number += 1
-        return path
+        # After the last one even where earlier ones of the same second are gone: names are in the order of time.
+        numbers = [int(number) for bag in self.bags() if (number := bag.name.removeprefix(f'{stem}_')).isdigit()]
+        return self.path / f'{stem}_{max(numbers, default=-1) + 1:03d}'
 
     def make_room(self, size: int, keep: Path | None = None) -> list[Path]:
         """Delete old bags until ``size`` more bytes fit; return those that were deleted.

@@ -242,7 +242,7 @@ def test_a_full_bag_is_followed_by_the_next_and_the_oldest_goes(tmp_path):
     from cooper_ros.recording.recorder import Recorder
 
     settings = {
-        'record': str(tmp_path), 'record_rate': 0.0, 'record_file_size': 1, 'record_max_size': 3,
+        'record': str(tmp_path), 'record_rate': 0.0, 'record_file_size': 1, 'record_max_size': 5,
         'record_min_free': 0, 'checkpoint': '',
     }  # fmt: skip
     recorder = Recorder(TOPICS, settings, SimpleNamespace(newest=lambda: None))
@@ -250,7 +250,6 @@ def test_a_full_bag_is_followed_by_the_next_and_the_oldest_goes(tmp_path):
         recorder.add_question(asked(number, (480, 640)))  # 0.9 MB of noise each
         while recorder.state.questions <= number and not recorder.state.problem:
             pass
-        recorder._flushed = 0.0  # as if half a second had gone by
     recorder.close()
     assert not recorder.state.problem
     bags = BagFolder(tmp_path, 10, 0).bags()
