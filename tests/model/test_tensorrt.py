@@ -77,14 +77,14 @@ def test_calls_fit_the_published_stubs(tmp_path: Path) -> None:
     program.write_text((ROOT / ours).read_text(encoding='utf-8') + '\ntensorrt.Builder(1).no_such_call()\n')
     settings = tmp_path / 'mypy.ini'
     settings.write_text(MYPY)
-    options = [f'--config-file={settings}', f'--cache-dir={tmp_path / "cache"}']
+    options = [f'--config-file={settings}', '--cache-dir=/dev/null']
     done = subprocess.run(
         [sys.executable, '-m', 'mypy', *options, ours, str(program)],
         cwd=ROOT,
         env={**os.environ, 'MYPYPATH': str(copy)},
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=1200,
     )
     assert not [line for line in done.stdout.splitlines() if line.startswith(ours)], done.stdout
     # The check is able to fail.
