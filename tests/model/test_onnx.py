@@ -287,7 +287,7 @@ def test_memory_that_runs_out_is_told_and_leaves_the_context_whole(
     command = [sys.executable, '-c', STARVED, str(tiny_checkpoint), str(tiny_graphs(20))]
     done = subprocess.run(command, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stderr
-    first, last = done.stdout.splitlines()
+    first, *_, last = done.stdout.splitlines()
     assert first.startswith("told ONNX Runtime failed in 'understand'")
     assert last == 'works 1005'
 
