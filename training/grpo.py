@@ -181,8 +181,9 @@ class Grpo:
         examples, seeds = [], []
         for minibatch in range(settings.stage.minibatches):
             for slot in range(process * accumulate, (process + 1) * accumulate):
-                # As batches of the loop, by slot: processes and accumulation may be traded for each other.
-                rng = np.random.default_rng((settings.loop.seed, step, slot, minibatch))
+                # By slot, as the loop's batches: processes and accumulation may be traded for each other. Not from 0
+                # on, which would give the stream of the loss.
+                rng = np.random.default_rng((settings.loop.seed, step, slot, 1 + minibatch))
                 examples += self.pool.draw(size, rng)
                 seeds += rng.integers(2**31, size=size).tolist()
         judged = [self._judge(group) for group in self.sample(examples, settings.rollouts, seeds)]

@@ -77,13 +77,14 @@ class RolloutSampler:
         self.sampler = backend.config.sampler
         self.watch = Stopwatch(never)
 
-    def sample(self, examples: Sequence[QuestionExample], seed: int = 0) -> list[Group]:
+    def sample(self, examples: Sequence[QuestionExample], seeds: Sequence[int] | None = None) -> list[Group]:
         """Return a group of rollouts of each question; equal seeds give equal rollouts.
 
+        :param seeds: one a question; by default its place
         :raises ValueError: a question is empty
         """
-        shape = (len(examples), self.config.group)
-        seeds = np.random.default_rng(seed).integers(2**31, size=shape).tolist()
+        if seeds is None:
+            seeds = range(len(examples))
         size = max(1, self.config.rows // self.config.group)
         return [
             group
@@ -99,17 +100,18 @@ class RolloutSampler:
     def _draws(self) -> bool:
         return self.config.mode in ('auto', 'perception')
 
-    def _sample(self, examples: Sequence[QuestionExample], seeds: Sequence[Sequence[int]]) -> list[Group]:
+    def _sample(self, examples: Sequence[QuestionExample], seeds: Sequence[int]) -> list[Group]:
         system = self.tokenizer.encode(self.prompts.system(self.config.mode))
         fixed = self.backend.new_context()
         if system:
             self.backend.append_text(fixed, system)
         groups, walks = [], []
-        for example, own in zip(examples, seeds, strict=True):
+        for example, seed in zip(examples, seeds, strict=True):
             talk, latents = self._photo(fixed, example)
             question = self.tokenizer.encode(question_text(example.text, example.choices))
             talk.add_ids(question)
-            rollouts = tuple(Rollout(number) for number in own)
+            own = np.random.default_rng(seed).integers(2**31, size=self.config.group)
+            rollouts = tuple(Rollout(int(number)) for number in own)
             walks += [_Walk(rollout, example, talk.fork()) for rollout in rollouts]
             tokens, grid = (None, (0, 0)) if latents is None else self._tokens(latents)
             groups.append(Group(example, tuple(system), tokens, grid, tuple(question), rollouts))

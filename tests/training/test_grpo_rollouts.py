@@ -127,7 +127,7 @@ def test_a_model_that_never_answers_is_forced_just_as_by_the_reasoner(random_fol
 
 def test_equal_seeds_give_equal_rollouts_whatever_the_batch(backend: TorchBackend, examples: list) -> None:
     def texts(config: RolloutConfig, seed: int) -> list[list[str]]:
-        groups = sampler(backend, default_checkpoint(), config).sample(examples[:2], seed)
+        groups = sampler(backend, default_checkpoint(), config).sample(examples[:2], [seed, seed + 10])
         return [[part.text for part in r.parts if isinstance(part, Written)] for g in groups for r in g.rollouts]
 
     config = RolloutConfig(4, 'auto', 1.5)
@@ -144,7 +144,7 @@ def test_packed_logprobs_equal_those_recorded_while_decoding(
     backend: TorchBackend, examples: list, mode: str, temperature: float, rows: int
 ) -> None:
     config = RolloutConfig(4, mode, temperature)
-    groups = sampler(backend, default_checkpoint(), config).sample([examples[0], examples[-1]], 5)
+    groups = sampler(backend, default_checkpoint(), config).sample([examples[0], examples[-1]], [5, 6])
     packed = pack_rollouts(pieces(groups, rows), backend.config)
     with torch.no_grad():
         found = token_logprobs(backend.model, packed, temperature)
@@ -156,7 +156,7 @@ def test_packed_logprobs_equal_those_recorded_while_decoding(
 
 def test_packed_logprobs_of_forced_answers_equal_those_recorded(random_folder: Path, examples: list) -> None:
     backend = TorchBackend.load(random_folder, 'cpu', torch.float32)
-    groups = sampler(backend, random_folder, RolloutConfig(3)).sample(examples[:2], 1)
+    groups = sampler(backend, random_folder, RolloutConfig(3)).sample(examples[:2], [1, 2])
     assert all(rollout.forced for group in groups for rollout in group.rollouts)
     packed = pack_rollouts(pieces(groups, 8), backend.config)
     with torch.no_grad():
