@@ -22,6 +22,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     'verify': ('cooper_cli.verify:verify', 'Replay a golden case and compare every number.'),
     'eval': ('cooper_cli.evaluate:evaluate', 'Measure depth, masks and answers on fresh simulated scenes.'),
     'export': ('cooper_cli.export:export', 'Write ONNX graphs, or build TensorRT engines.'),
+    'plan': ('cooper_cli.plan:plan', 'Tell which precision, image size and caches fit a memory.'),
     'record': ('cooper_cli.record:record', 'Record what a running node is asked into bags.'),
     'correct': ('cooper_cli.correct:correct', 'Tell the right answers to recorded questions, also in the browser.'),
     'bag2data': ('cooper_cli.bag2data:bag2data', 'Turn bags of a robot into a folder to train on.'),

@@ -243,7 +243,8 @@ class Plan:
     def label(self) -> str:
         """Return the configuration in words."""
         height, width = self.use.image
-        return f'{self.quantisation}, {self.use.branches} branches, {width}x{height}'
+        precision = 'bfloat16' if self.quantisation == Quantisation() else self.quantisation
+        return f'{precision}, {self.use.branches} branches, {width}x{height}'
 
 
 def make_plan(config: CooperConfig, memory: int, device: Device, camera: tuple[int, int] = (480, 640)) -> Plan:
