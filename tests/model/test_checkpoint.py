@@ -41,6 +41,7 @@ UNUSUAL = CooperConfig(
     vit_transform=ResizeConfig(56, 28, 7),
     train_timestep_shift=2.0,
     usable_vocab=290,
+    depth_focal=0.9,
     depth_range=(0.3, 6.0),
     sampler=SamplerConfig(12, 2.0, 3.0, 1.5, (0.2, 0.9), 'channel', 0.1),
     colour_code=ColourCodeConfig(('ball', 'box'), ((10, 20), (30, 40)), (5, 5), (0, 128)),
