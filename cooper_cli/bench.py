@@ -18,12 +18,13 @@ if TYPE_CHECKING:
 def bench(
     random: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option('--random', metavar='SIZE', help='Measure a model with random weights of a size: mid.'),
+        typer.Option('--random', metavar='SIZE', help='Measure a model with random weights of a size: mid, tiny.'),
     ] = None,
     save: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option('--save', metavar='DIR', help='Write the random model as a checkpoint folder.'),
     ] = None,
+    full: Annotated[bool, typer.Option('--full', help='The 7B architecture on a GPU, beside its floors.')] = False,
     repeats: Annotated[int, typer.Option('--repeats', min=3, help='Measurements; the median counts.')] = 3,
     ros: Annotated[bool, typer.Option('--ros/--no-ros', help='Measure the way through a ROS node too.')] = True,
     json: options.Json = False,
@@ -31,11 +32,13 @@ def bench(
     checkpoint: options.Checkpoint = None,
     backend: options.Backend = options.BackendName.auto,
     graphs: options.Graphs = None,
+    quantise: options.Quantise = None,
     device: options.Device = None,
     threads: options.Threads = None,
 ) -> None:
     """Measure speed and memory: nano's own work, or the work of a model by its parts.
 
+    With --full the published architecture is built with random weights on a GPU, or the random model of another size.
     Without --checkpoint and --random the shipped nano perceives and answers; any other checkpoint, or a random
     model, is measured by prefill, decode, image context and image generation.
     """
@@ -47,17 +50,30 @@ def bench(
         raise typer.BadParameter('--random and --checkpoint exclude each other')
     if save is not None and random is None:
         raise typer.BadParameter('--save needs --random')
+    if full and (checkpoint is not None or save is not None or quantise is not None):
+        raise typer.BadParameter('--full builds its own model; it goes with --random, --seed and --device alone')
+    if random is not None and quantise is not None:
+        raise typer.BadParameter('--quantise goes with checkpoints, not with --random')
     used = set_threads(threads)
-    if random is None and _is_nano(checkpoint):
-        workload, runner, figures = _nano(_open_nano(backend.value, device, graphs), threads, repeats, seed, ros)
+    if full:
+        from cooper_cli.full_size import measure
+
+        workload, (runner, figures) = 'full', measure(random, seed, device, repeats)
+    elif random is None and _is_nano(checkpoint):
+        reasoner = _open_nano(backend.value, device, graphs, quantise)
+        workload, runner, figures = _nano(reasoner, threads, repeats, seed, ros)
     else:
         workload = random or 'checkpoint'
-        runner = _random(random, seed, device, save) if random else _load(checkpoint, backend.value, device, graphs)
+        if random is not None:
+            runner = _random(random, seed, device, save)
+        else:
+            runner = _load(checkpoint, backend.value, device, graphs, quantise)
         figures = model_figures(runner, Clock(repeats, finisher(runner)), seed=seed)
     record = {
         'workload': workload,
         **figures,
         **describe_backend(runner, used),
+        'quantise': quantise,
         'repeats': repeats,
         'seed': seed,
         **peak_memory_mb(runner),
@@ -66,8 +82,13 @@ def bench(
     if json:
         print_json(record)
     else:
-        rows = [(name, '-' if value is None else f'{value:.4g}') for name, value in figures.items()]
-        say(table(('figure', 'median'), rows))
+        shares = figures.get('shares', {})
+        rows = [
+            (name, '-' if value is None else f'{value:.4g}', f'{shares[name]:.1%}' if name in shares else '')
+            for name, value in figures.items()
+            if value is None or isinstance(value, (int, float))
+        ]
+        say(table(('figure', 'median', 'of the floor' if shares else ''), rows))
         say(', '.join(f'{name} {record[name]}' for name in ('machine', 'device', 'dtype', 'threads', 'date')))
 
 
@@ -92,16 +113,18 @@ def _random(size: str, seed: int, device: str | None, save: Path | None) -> Back
     return backend
 
 
-def _load(checkpoint: Path | None, name: str, device: str | None, graphs: Path | None) -> Backend:
+def _load(
+    checkpoint: Path | None, name: str, device: str | None, graphs: Path | None, quantise: str | None
+) -> Backend:
     from cooper_model.loading import load_backend
 
-    return load_backend(checkpoint, backend=name, device=device, graphs=graphs)
+    return load_backend(checkpoint, backend=name, device=device, graphs=graphs, quantise=quantise)
 
 
-def _open_nano(name: str, device: str | None, graphs: Path | None) -> Reasoner:
+def _open_nano(name: str, device: str | None, graphs: Path | None, quantise: str | None) -> Reasoner:
     from cooper_cli.session import open_reasoner
 
-    return open_reasoner(None, name, device, None, graphs)
+    return open_reasoner(None, name, device, None, graphs, quantise)
 
 
 def _nano(

@@ -27,7 +27,17 @@ MID = CooperConfig(
     vit_transform=ResizeConfig(252, 252, 14),
     usable_vocab=None,
 )
-SIZES = {'mid': MID}
+# So small that whole programs can be tried on a CPU in seconds.
+TINY = CooperConfig(
+    decoder=DecoderConfig(64, 2, 4, 2, 128, 400),
+    vision=VisionConfig(64, 2, 4, 128),
+    autoencoder=AutoencoderConfig(form='patch', base_channels=16, z_channels=4),
+    tokens=SpecialTokens(396, 397, 398, 399),
+    vae_transform=ResizeConfig(64, 64, 16),
+    vit_transform=ResizeConfig(56, 56, 14),
+    usable_vocab=None,
+)
+SIZES = {'mid': MID, 'tiny': TINY}
 
 
 def random_backend(size: str, seed: int, device: str | None = None) -> TorchBackend:

@@ -280,7 +280,8 @@ def test_encodings_are_those_that_are_read():
 def test_marks_of_measurements_are_closed_and_known(document):
     text = read(document)
     opened = re.findall(r'<!-- bench:(\w+) -->\n', text)
-    programs = {'experiment', 'real_images', 'sampling_steps'}  # of bench/, each with its own table
+    # Of programs in bench/, each with its own table.
+    programs = {'experiment', 'fits', 'full', 'quantisation', 'real_images', 'sampling_steps'}
     assert set(opened) - {'NAME'} <= programs | set(MEASUREMENTS)
     assert len(opened) == text.count('<!-- /bench -->')
 
