@@ -72,7 +72,8 @@ class TorchBackend(Backend[Context]):
         if quantise is None:
             return cls(*load_model(folder, device=device, dtype=dtype), kernel)
         model, autoencoder, report = load_quantised(folder, device, dtype, quantise)
-        log.info('quantised: %s', report)
+        # Weights that save nothing are not what was asked for, and are told to everyone.
+        log.log(logging.INFO if all(runs for *_, runs in report.parts) else logging.WARNING, 'quantised: %s', report)
         backend = cls(model, autoencoder, kernel)
         backend.quantised = report
         return backend
