@@ -65,7 +65,8 @@ def fitted(depth: DepthMap, measured: np.ndarray) -> dict[str, np.ndarray | None
 
 def look(reasoner: Reasoner[Any], shot: Shot, seed: int) -> tuple[DepthMap, Segmentation]:
     """Return both maps of an image."""
-    events = reasoner.perceive(shot.frame, ('depth', 'segmentation'), seed=seed)
+    # Without the measured depth, which a reasoner would take over where it has it.
+    events = reasoner.perceive(replace(shot.frame, depth=None), ('depth', 'segmentation'), seed=seed)
     maps = {event.modality: event.image for event in events if isinstance(event, ImageReady)}
     return maps['depth'], maps['segmentation']
 

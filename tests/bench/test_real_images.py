@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bench.real_data import bag_frames, pairs, photos
-from bench.real_images import fitted, main
-from cooper_model.types import DepthMap
+from bench.real_data import Shot, bag_frames, pairs, photos
+from bench.real_images import fitted, look, main
+from cooper_model.loading import load
+from cooper_model.types import DepthMap, Frame
 from cooper_sim.scoring import depth_score
 from tests.random_checkpoint import write_random_checkpoint
 
@@ -123,3 +124,10 @@ def test_the_shared_images_are_there(shared):
         (shot,) = bag_frames(data / 'bags' / name, 1)
         assert shot.licence and shot.frame.image.shape == (480, 640, 3) and shot.frame.intrinsics is not None
         assert 0.3 < float(np.nanmedian(shot.frame.depth)) < 5
+
+
+def test_maps_are_generated_without_the_measured_depth():
+    image = np.random.default_rng(0).integers(0, 255, (48, 64, 3), dtype=np.uint8)
+    shot = Shot('one', 'group', Frame(image, depth=np.full((48, 64), 2, np.float32)), 'a source', 'a licence')
+    depth, _ = look(load(), shot, seed=0)
+    assert depth.alignment is None and np.ptp(depth.metres) > 0
