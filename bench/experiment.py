@@ -67,10 +67,7 @@ class Experiment:
         merged = _merge(under, own)
         merged['out'] = str(self.folder(stage, seed))
         if 'start' in self.stages[stage]:
-            start = self.folder(self.stages[stage]['start'], seed)
-            merged['start'] = str(start)
-            if 'flags' in merged:  # measured with the weights that the stage starts from
-                merged['flags'] = {**merged['flags'], 'file': str(start / 'flags.jsonl')}
+            merged['start'] = str(self.folder(self.stages[stage]['start'], seed))
         return _merge(merged, {'loop': {'seed': seed}})
 
     def folder(self, stage: str, seed: int) -> Path:

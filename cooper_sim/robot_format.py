@@ -116,8 +116,13 @@ def _parse_object(row: object) -> VisibleObject:
     if not isinstance(row, Mapping):
         raise TypeError(f'an object is {row!r:.60}, expected a mapping')
     lengths = {'box': 4, 'center': 3, 'size': 3}
-    given = {key: _numbers(key, value, lengths[key]) if key in lengths else value for key, value in row.items()}
-    for name in ('id', 'area', 'depth', 'visible_fraction', 'in_frame'):
+    # Without depth or calibration an object has a place in the image alone.
+    unknown = {key for key in ('center', 'size', 'depth') if row.get(key) is None and row.get('metric') is False}
+    given = {
+        key: _numbers(key, value, lengths[key]) if key in lengths and key not in unknown else value
+        for key, value in row.items()
+    }
+    for name in {'id', 'area', 'depth', 'visible_fraction', 'in_frame'} - unknown:
         if name in given and (isinstance(given[name], bool) or not isinstance(given[name], (int, float))):
             raise TypeError(f'{name} of an object is {given[name]!r}, expected a number')
     return VisibleObject(**given)

@@ -56,11 +56,6 @@ def test_what_a_program_reads_is_what_it_knows(experiment: Experiment, tmp_path:
         read_settings(path, import_module(entry['program']).Settings)
 
 
-def test_flags_are_those_of_the_weights_that_a_stage_starts_from(experiment: Experiment) -> None:
-    files = {stage: experiment.settings(stage, 1)['flags']['file'] for stage in ('reasoned', 'rewarded', 'cooperative')}
-    assert files['rewarded'] == files['cooperative'] != files['reasoned']
-
-
 def test_a_stage_starts_from_the_one_before_with_the_same_seed(experiment: Experiment) -> None:
     assert 'start' not in experiment.settings('words', 2)
     settings = experiment.settings('maps', 2)

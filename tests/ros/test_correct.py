@@ -225,8 +225,8 @@ def test_a_person_corrects_in_the_browser(page, folder):
     page.click('#useless')
     said(page, 'Saved')
     assert CorrectionStore(folder / 'cooper_2').verdicts()['id2'].useless
-    # id2 has no generated pictures: the browser reports those two, and nothing else.
-    until(lambda: len(page.problems) == 2, 'two pictures to be missing')
+    # id2 has no generated pictures: the browser reports those two, and nothing else. Asking the page lets it report.
+    until(lambda: page.locator('nav').count() and len(page.problems) == 2, 'two pictures to be missing')
     assert all('404' in problem for problem in page.problems)
 
 

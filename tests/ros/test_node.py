@@ -196,9 +196,9 @@ def test_diagnostics_tell_of_camera_and_model(probe, camera):
     with probe.collect(DiagnosticArray, '/diagnostics') as topic:
         message = topic.next(lambda message: any('cooper: camera' in status.name for status in message.status))
     status = {status.name.split(': ')[1]: status for status in message.status}
-    assert set(status) == {'camera', 'model'}
+    assert set(status) == {'camera', 'model', 'recording'}
     assert status['camera'].level == DiagnosticStatus.OK, status['camera'].message
-    values = {item.key: item.value for part in status.values() for item in part.values}
+    values = {item.key: item.value for name in ('camera', 'model') for item in status[name].values}
     received, used, dropped = (int(values[key]) for key in ('received', 'used', 'dropped'))
     assert received > 0
     assert 0 <= received - used - dropped <= 1

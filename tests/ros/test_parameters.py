@@ -21,6 +21,7 @@ from cooper_ros.diagnostics import Diagnostics  # noqa: E402
 from cooper_ros.frames import FrameStore  # noqa: E402
 from cooper_ros.parameters import SPECS, Parameters  # noqa: E402
 from cooper_ros.pipeline import Pipeline  # noqa: E402
+from cooper_ros.recording.recorder import RecordingState
 
 ROOT = Path(__file__).parents[2]
 
@@ -125,7 +126,7 @@ def test_the_pace_of_diagnostics_follows_its_parameter(context):
     parameters = Parameters(node)
     frames = FrameStore('/image_raw', '/camera_info', lambda reason: None)
     pipeline = Pipeline(frames, parameters, lambda perceived: None, frozenset, lambda error: None)
-    Diagnostics(node, parameters, pipeline, lambda: False)
+    Diagnostics(node, parameters, pipeline, lambda: False, RecordingState)
     (timer,) = [timer for timer in node.timers if timer.timer_period_ns == 100_000_000]
     assert set_one(node, 'diagnostics_period', 40.0).successful
     while timer.timer_period_ns == 100_000_000:
