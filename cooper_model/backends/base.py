@@ -13,6 +13,7 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
+from cooper_model import transforms
 from cooper_model.config import CooperConfig, SamplerConfig
 
 ContextT = TypeVar('ContextT')
@@ -83,9 +84,11 @@ class Backend(ABC, Generic[ContextT]):
         is appended likewise, so that the context holds one well-formed text segment in every case.
         """
 
-    @abstractmethod
     def noise(self, height: int, width: int, seed: int) -> np.ndarray:
         """Return the starting noise ``(tokens, latent_dim)`` float32 of an image, the same on every backend."""
+        stride = self.config.latent_stride
+        count = (height // stride) * (width // stride)
+        return np.random.default_rng(seed).standard_normal((count, self.config.latent_dim), dtype=np.float32)
 
     @abstractmethod
     def generate(
@@ -97,6 +100,6 @@ class Backend(ABC, Generic[ContextT]):
         contexts are only read.
         """
 
-    @abstractmethod
     def image_size(self, height: int, width: int) -> tuple[int, int]:
         """Return ``(height, width)`` at which the model sees, and generates, an image of the given size."""
+        return transforms.resized_size(height, width, self.config.vae_transform)

@@ -160,11 +160,6 @@ class GraphBackend(Backend[GraphContext]):
         finally:
             self._feed_token(context, end)
 
-    def noise(self, height: int, width: int, seed: int) -> np.ndarray:
-        stride = self.config.latent_stride
-        count = (height // stride) * (width // stride)
-        return np.random.default_rng(seed).standard_normal((count, self.config.latent_dim), dtype=np.float32)
-
     @torch.inference_mode()
     def generate(
         self, guidance: Guidance[GraphContext], height: int, width: int, sampler: SamplerConfig, noise: np.ndarray
@@ -179,9 +174,6 @@ class GraphBackend(Backend[GraphContext]):
                 yield None
         yield None
         yield self._decode_image(transforms.tokens_to_latents(x[None], grid, self.config.latent_patch_size))
-
-    def image_size(self, height: int, width: int) -> tuple[int, int]:
-        return transforms.resized_size(height, width, self.config.vae_transform)
 
     def _decode_image(self, latents: Tensor) -> np.ndarray:
         height, width = (side * self.config.autoencoder.downsample for side in latents.shape[2:])

@@ -192,11 +192,6 @@ class TorchBackend(Backend[Context]):
                     cache.keep(kept)
         return work.found
 
-    def noise(self, height: int, width: int, seed: int) -> np.ndarray:
-        stride = self.config.latent_stride
-        count = (height // stride) * (width // stride)
-        return np.random.default_rng(seed).standard_normal((count, self.config.latent_dim), dtype=np.float32)
-
     @torch.inference_mode()
     def generate(
         self, guidance: Guidance[Context], height: int, width: int, sampler: SamplerConfig, noise: np.ndarray
@@ -266,9 +261,6 @@ class TorchBackend(Backend[Context]):
         streams = Streams(self.model.embed_text(self._markers)[None].expand(rows, -1, -1), embedded)
         hidden = self._forward(contexts, streams, causal=False, store=False)
         return self.model.velocity(hidden.generation)
-
-    def image_size(self, height: int, width: int) -> tuple[int, int]:
-        return transforms.resized_size(height, width, self.config.vae_transform)
 
     def _tensor(self, array: np.ndarray) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self.model.device, self.model.dtype)
