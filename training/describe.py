@@ -2,8 +2,9 @@
 
 An object's name is followed by where it is in the image, ``at`` percent from the left and from the top, so that a
 thought finds the object before it says anything of it. Then come lengths in centimetres: ``x`` to the right of the
-camera, ``e`` above it, ``z`` in front of it, ``d`` away from it, ``h`` and ``w`` the object's height and width. Numbers
-go in steps of five: each is one token, and its neighbours are neighbours.
+camera, ``e`` above it, ``z`` along its axis, ``f`` ahead of it along the floor, ``d`` away from it, ``h`` and ``w`` the
+object's height and width. ``x``, ``e`` and ``f`` are at right angles, so that what lies between two objects follows
+from them. Numbers go in steps of five: each is one token, and its neighbours are neighbours.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from cooper_sim.questions import Observed
 from cooper_sim.types import VisibleObject
 
 REQUEST = 'Describe the objects.'
-KEYS = 'xezdh'
+LIST_REQUEST = 'List the objects.'
+KEYS = 'xezfdh'
 STEP = 5
 MIN_AREA = 64
 HIDDEN = 0.8
@@ -46,12 +48,21 @@ def fact(thing: VisibleObject, keys: str, observed: Observed) -> str:
     return ' '.join([thing.name, place(thing, observed), *(number(thing, key, observed) for key in keys)])
 
 
+def ahead(observed: Observed) -> np.ndarray:
+    """Return the unit vector that lies level under the camera's axis, in the optical frame."""
+    up = np.array(observed.up)
+    axis = np.array((0.0, 0.0, 1.0)) if abs(up[2]) < 0.999 else np.array((0.0, -1.0, 0.0))
+    level = axis - np.dot(axis, up) * up
+    return level / np.linalg.norm(level)
+
+
 def quantity(thing: VisibleObject, key: str, observed: Observed) -> float:
     """Return the length that a key stands for [m]."""
     return {
         'x': thing.center[0],
         'e': float(np.dot(thing.center, observed.up)),
         'z': thing.center[2],
+        'f': float(np.dot(thing.center, ahead(observed))),
         'd': camera_distance(thing),
         'w': thing.size[0],
         'h': thing.size[1],
@@ -68,6 +79,11 @@ def seen(things: Iterable[VisibleObject]) -> list[VisibleObject]:
     return sorted((t for t in things if t.area >= MIN_AREA), key=lambda t: t.box[0] + t.box[2])
 
 
+def listing(observed: Observed) -> str:
+    """Name every object from left to right, ``none`` where there is none."""
+    return '; '.join(fact(thing, '', observed) for thing in seen(observed.visible)) or 'none'
+
+
 def describe(observed: Observed, rng: np.random.Generator) -> str:
     """Describe every object, in random order: were it from left to right, the order would give away the place."""
     things = seen(observed.visible)
@@ -76,17 +92,3 @@ def describe(observed: Observed, rng: np.random.Generator) -> str:
         for n in rng.permutation(len(things))
     ]
     return '; '.join(parts) + '.'
-
-
-def order(observed: Observed, rng: np.random.Generator) -> tuple[str, str, str]:
-    """Return a request to order objects by one of their numbers, the numbers, and the names in order.
-
-    Comparing numbers is most of what answers take once the facts are there; an order of all objects teaches it faster
-    than single answers.
-    """
-    key = str(rng.choice(list(KEYS)))
-    things = seen(observed.visible)
-    things = [things[n] for n in rng.permutation(len(things))]
-    given = '; '.join(f'{thing.name} {number(thing, key, observed)}' for thing in things)
-    ordered = sorted(things, key=lambda thing: quantity(thing, key, observed))
-    return f'Order by {key}.', f'{given}.', ' ' + '; '.join(thing.name for thing in ordered) + '.'

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from cooper_sim.records import Record
 from training.compiled import compile_layers, eager
 from training.curves import Parts
 from training.datasets.simulation import Pictures, SimulatedScenes
-from training.describe import REQUEST, describe, order
+from training.describe import LIST_REQUEST, REQUEST, describe, listing
 from training.evaluation import evaluate_answers, evaluate_maps, request_ids
 from training.initialise import initialise
 from training.latents import LatentCache
@@ -39,7 +39,7 @@ from training.segments import model_text, user_text
 from training.settings import config_argument, read_settings
 from training.stage1 import vision_pixels
 from training.start import SceneSettings, prepare
-from training.traces import PLANS, answering_turn, looking_turn
+from training.traces import PLANS, answering_turn, looking_turn, think
 
 SHARED = (0, 1)  # the camera image's latent and ViT segments, first in every sample
 
@@ -50,8 +50,9 @@ class SftConfig:
 
     :param batch: scenes a step
     :param modes: what is said about a scene, each with its probability; one is drawn for each entry. A mode of the
-        reasoner is a conversation; 'describe' lists all objects, 'order' sorts them by numbers that are given,
+        reasoner is a conversation; 'describe' tells all of all objects, 'list' names them from left to right,
         'conclude' answers from facts that are given, 'none' leaves the entry out
+    :param concluded: how often 'conclude' takes a question of each category; by default as the evaluation asks
     :param drawn: maps drawn of every scene, with a loss
     :param maps: how often each modality is requested
     :param shift: time shift of the maps
@@ -63,6 +64,7 @@ class SftConfig:
     batch: int
     modes: tuple[Mapping[str, float], ...]
     shift: float
+    concluded: Mapping[str, float] | None = None
     drawn: int = 2
     maps: Mapping[Modality, float] = field(default_factory=lambda: dict.fromkeys(MODALITIES, 1.0))
     map_weights: Mapping[str, float] = field(default_factory=lambda: dict.fromkeys(MODALITIES, 1.0))
@@ -173,16 +175,14 @@ class Sft:
             if mode == 'describe':
                 asked = self._user(sample, REQUEST, SHARED)
                 self._model(sample, describe(record, rng), (*SHARED, asked))
-            elif mode == 'order':
-                self._order(sample, rng)
+            elif mode == 'list':
+                asked = self._user(sample, LIST_REQUEST, SHARED)
+                self._model(sample, f'{listing(record)}.', (*SHARED, asked))
+            elif mode == 'conclude':
+                self._conclude(sample, settings, rng)
             elif mode != 'none' and (question := next(questions, None)) is not None:
-                listed = rng.random() < settings.listed_choices
-                text = question_text(question.text, question.choices if listed else ())
-                if mode == 'conclude':
-                    self._conclude(sample, question, text)
-                else:
-                    in_thought = len(sample.drawn) < settings.drawn and rng.random() < settings.drawn_in_thought
-                    self._converse(sample, mode, question, text, in_thought)
+                in_thought = len(sample.drawn) < settings.drawn and rng.random() < settings.drawn_in_thought
+                self._converse(sample, mode, question, _posed(question, settings, rng), in_thought)
         while len(sample.drawn) < settings.drawn:
             modality = _draw_name(settings.maps, rng)
             asked = self._user(sample, self.prompts.request(modality), SHARED)
@@ -219,19 +219,14 @@ class Sft:
         written = format_turn(turn) if thinks else format_turn(turn).removeprefix('<think></think>')
         self._model(sample, written, seen, given)
 
-    def _conclude(self, sample: Sample, question: Question, text: str) -> None:
+    def _conclude(self, sample: Sample, settings: SftConfig, rng: np.random.Generator) -> None:
         """Add a question whose facts are given, so that all that is learned of it is what follows from them."""
-        seen = (*SHARED, self._user(sample, text, SHARED))
-        turn = answering_turn(question, sample.record)
-        written, answer = format_turn(turn), format_turn(replace(turn, thought=''))
-        given = len(self.tokenizer.encode(written)) - len(self.tokenizer.encode(answer))
-        self._model(sample, written, seen, given)
-
-    def _order(self, sample: Sample, rng: np.random.Generator) -> None:
-        """Add objects to be put in order by numbers that are given."""
-        request, given, ordered = order(sample.record, rng)
-        seen = (*SHARED, self._user(sample, request, SHARED))
-        self._model(sample, given + ordered, seen, len(self.tokenizer.encode(given)))
+        for question in ask_questions(sample.record, rng, 1, settings.concluded):
+            seen = (*SHARED, self._user(sample, _posed(question, settings, rng), SHARED))
+            written = format_turn(answering_turn(question, sample.record))
+            facts = think(question, sample.record).seen
+            given = len(self.tokenizer.encode(written[: written.index(facts) + len(facts)]))
+            self._model(sample, written, seen, given)
 
     def _show_map(self, sample: Sample, modality: Modality, sees: tuple[int, ...]) -> int:
         if modality == 'depth':
@@ -245,6 +240,11 @@ class Sft:
 
     def _model(self, sample: Sample, text: str, sees: tuple[int, ...], given: int = 0) -> int:
         return sample.add(model_text(self.tokenizer.encode(text), sees, self.config.tokens, given))
+
+
+def _posed(question: Question, settings: SftConfig, rng: np.random.Generator) -> str:
+    listed = rng.random() < settings.listed_choices
+    return question_text(question.text, question.choices if listed else ())
 
 
 def _draw_name(chances: Mapping[Any, float], rng: np.random.Generator) -> Any:

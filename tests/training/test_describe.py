@@ -10,7 +10,7 @@ import pytest
 from cooper_sim.distribution import Distribution
 from cooper_sim.render import Renderer
 from cooper_sim.sample import Sample, make_sample
-from training.describe import centimetres, describe, fact, order, quantity, seen
+from training.describe import centimetres, describe, fact, listing, quantity, seen
 
 
 @pytest.fixture(scope='module')
@@ -38,15 +38,12 @@ def test_a_description_names_every_object_once_in_varying_order(sample: Sample) 
         assert sorted(part.strip().partition(' at ')[0] for part in text.rstrip('.').split(';')) == names
 
 
-def test_an_order_goes_from_the_least_number_to_the_greatest(sample: Sample) -> None:
-    things = {thing.name: thing for thing in seen(sample.visible)}
-    asked = set()
-    for seed in range(20):
-        request, given, ordered = order(sample, np.random.default_rng(seed))
-        key = request.removeprefix('Order by ').rstrip('.')
-        names = ordered.strip().rstrip('.').split('; ')
-        values = [quantity(things[name], key, sample) for name in names]
-        assert values == sorted(values) and sorted(names) == sorted(things)
-        assert all(f'{name} {key} {centimetres(value)}' in given for name, value in zip(names, values, strict=True))
-        asked.add(key)
-    assert len(asked) > 2
+def test_numbers_along_right_angles_give_the_distance(sample: Sample) -> None:
+    for thing in sample.visible:
+        way = [quantity(thing, key, sample) for key in 'xef']
+        assert np.linalg.norm(way) == pytest.approx(quantity(thing, 'd', sample), rel=0.01)
+
+
+def test_a_list_goes_from_left_to_right(sample: Sample) -> None:
+    told = re.findall(r'at (\d+)', listing(sample))
+    assert len(told) == len(seen(sample.visible)) and told == sorted(told, key=int)
