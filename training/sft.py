@@ -28,6 +28,8 @@ from cooper_sim.questions import Question, ask_questions
 from cooper_sim.records import Record
 from training.compiled import compile_layers, eager
 from training.curves import Parts
+from training.data import Mixture, open_mixture
+from training.datasets.base import DataEntry
 from training.datasets.simulation import Pictures, SimulatedScenes
 from training.describe import LIST_REQUEST, REQUEST, describe, listing
 from training.evaluation import evaluate_answers, evaluate_maps, request_ids
@@ -37,8 +39,8 @@ from training.loop import LoopConfig, Run
 from training.losses import draw_times, flow_loss, mix, text_loss
 from training.segments import model_text, user_text
 from training.settings import config_argument, read_settings
-from training.stage1 import vision_pixels
-from training.start import SceneSettings, prepare
+from training.stage1 import Stage1, Stage1Config, vision_pixels
+from training.start import SceneSettings, model_input, prepare
 from training.traces import PLANS, answering_turn, looking_turn, think
 
 SHARED = (0, 1)  # the camera image's latent and ViT segments, first in every sample
@@ -59,6 +61,7 @@ class SftConfig:
     :param map_weights: weight of the flow loss of each modality, 0 for none
     :param listed_choices: probability that the choices of a question are listed below it
     :param drawn_in_thought: probability that a map asked for in a conversation is drawn there with a loss
+    :param beside: images of the run's ``data`` that are drawn beside the scenes, with the loss of stage 1
     """
 
     batch: int
@@ -70,16 +73,25 @@ class SftConfig:
     map_weights: Mapping[str, float] = field(default_factory=lambda: dict.fromkeys(MODALITIES, 1.0))
     listed_choices: float = 0.5
     drawn_in_thought: float = 0.6
+    beside: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings(SceneSettings):
-    """A run of stage 2a."""
+    """A run of stage 2a.
+
+    :param data: what is drawn ``beside`` the scenes
+    """
 
     out: Path
     stage: SftConfig
     loop: LoopConfig
     compile: bool = False
+    data: tuple[DataEntry, ...] = ()
+
+    def __post_init__(self) -> None:
+        if bool(self.data) != bool(self.stage.beside):
+            raise ValueError(f'stage: beside is {self.stage.beside} and data lists {len(self.data)} sets; give both')
 
 
 @dataclass
@@ -242,6 +254,24 @@ class Sft:
         return sample.add(model_text(self.tokenizer.encode(text), sees, self.config.tokens, given))
 
 
+class Beside:
+    """Maps of other images than simulated ones, learned as in stage 1 beside the conversations."""
+
+    def __init__(self, stage1: Stage1, mixture: Mixture, settings: SftConfig) -> None:
+        self.stage1, self.mixture = stage1, mixture
+        self.settings = Stage1Config(settings.beside, settings.shift, map_weights=settings.map_weights)
+        self.share = settings.beside / settings.batch
+
+    def add(self, parts: Parts, rng: np.random.Generator) -> Parts:
+        """Return a loss with that of ``beside`` images added, an image weighing as much as a scene."""
+        # Their sizes vary, and each would have to be compiled.
+        with eager(self.stage1.model):
+            more = self.stage1.loss(self.mixture.draw(self.settings.batch, rng), self.settings, rng)
+        named = {f'{name} beside': value for name, value in more.items() if name in MODALITIES}
+        work = {name: parts[name] + more[name] for name in ('tokens', 'scenes')}
+        return {**parts, **named, **work, 'total': parts['total'] + self.share * more['total']}
+
+
 def _posed(question: Question, settings: SftConfig, rng: np.random.Generator) -> str:
     listed = rng.random() < settings.listed_choices
     return question_text(question.text, question.choices if listed else ())
@@ -266,8 +296,15 @@ def main() -> None:
         initialise(model, stage.grid, loop.seed)
     run = Run(model, loop, settings.out, settings.start)
 
+    beside = None
+    if settings.data:
+        words = model_input(start.folder, model.config)
+        mixture = open_mixture(settings.data, words, start.autoencoder)
+        beside = Beside(Stage1(model, words), mixture, data)
+
     def loss(step: int, rng: np.random.Generator) -> Parts:
-        return stage.loss(rng.integers(0, len(start.latents), data.batch), data, rng)
+        parts = stage.loss(rng.integers(0, len(start.latents), data.batch), data, rng)
+        return beside.add(parts, rng) if beside else parts
 
     def evaluate(step: int) -> Mapping[str, float]:
         with eager(model):

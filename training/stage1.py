@@ -46,6 +46,7 @@ class Stage1Config:
     :param batch: images a step
     :param shift: time shift of training; large for dense prediction, where only high noise needs the camera image
     :param describe_weight: weight of the cross-entropy of descriptions of simulated scenes, 0 for none
+    :param map_weights: weight of the flow loss of a modality, 1 where not named
     :param drop_text, drop_image: probability that a picture is generated without its request, or without the camera
         image, which teaches what guidance compares with; 0 as published
     :param max_tokens: examples of longer sequences are left out; None for no limit
@@ -54,6 +55,7 @@ class Stage1Config:
     batch: int
     shift: float
     describe_weight: float = 0.0
+    map_weights: Mapping[Modality, float] = field(default_factory=dict)
     drop_text: float = 0.0
     drop_image: float = 0.0
     max_tokens: int | None = None
@@ -105,6 +107,18 @@ class Batch:
         self.grids.append(grid)
         return len(self.latents) - 1
 
+    def add_target(
+        self, modality: Modality, rows: Tensor, grid: tuple[int, int], counted: Tensor | None = None
+    ) -> int:
+        """Append a picture to generate; returns its number among the latent images.
+
+        :param counted: ``(tokens,)`` bool, which tokens have a loss; None for all
+        """
+        number = self.add_latents(rows, grid)
+        self.drawn.append((modality, number))
+        self.counted.append(torch.ones(len(rows), dtype=torch.bool) if counted is None else counted)
+        return number
+
 
 class Stage1:
     """Builds batches and their loss."""
@@ -142,7 +156,8 @@ class Stage1:
             own = [n for n, (modality, _) in enumerate(made.drawn) if modality == kind]
             if own:
                 parts[kind] = flow_loss(*([column[n] for n in own] for column in columns))
-        total = sum(parts.values(), torch.zeros((), device=device))
+        weighted = (settings.map_weights.get(kind, 1.0) * part for kind, part in parts.items())
+        total = sum(weighted, torch.zeros((), device=device))
         if settings.describe_weight > 0:
             parts['text'] = text_loss(self.model, output.understanding, batch.labels.to(device))
             total = total + settings.describe_weight * parts['text']
@@ -166,10 +181,8 @@ class Stage1:
             if not _happens(settings.drop_text, rng):
                 found.append(user_text(self.requests[kind], seen, tokens))
                 seen = (*seen, len(found) - 1)
-            number = made.add_latents(rows, grid)
+            number = made.add_target(kind, rows, grid, sample.counted.get(kind))
             found.append(Segment('noise', seen, image=number, grid=grid))
-            made.drawn.append((kind, number))
-            made.counted.append(sample.counted.get(kind, torch.ones(len(rows), dtype=torch.bool)))
         record = sample.example.record
         if settings.describe_weight > 0 and record is not None:
             found.append(user_text(self.tokenizer.encode(REQUEST), (0, 1), tokens))

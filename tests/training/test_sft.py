@@ -16,15 +16,20 @@ from cooper_model.network.autoencoder import build_autoencoder
 from cooper_model.network.model import Cooper
 from cooper_model.packing import IGNORE, Segment
 from cooper_model.prompts import Prompts
-from cooper_model.reasoner import Reasoner
+from cooper_model.reasoner import MODALITIES, Reasoner
 from cooper_model.tokenizer import Tokenizer
 from cooper_model.types import AnswerReady, Frame
 from cooper_sim.dataset import write_dataset
 from cooper_sim.questions import ask_questions
 from tests.model.scripted import ScriptedBackend
+from training.data import open_mixture
+from training.datasets.base import DataEntry
 from training.datasets.simulation import SimulatedScenes
 from training.latents import LatentCache
-from training.sft import Sft, SftConfig
+from training.loop import LoopConfig
+from training.sft import Beside, Settings, Sft, SftConfig
+from training.stage1 import Stage1
+from training.start import model_input
 from training.traces import PLANS, answering_turn, think
 
 ARCHITECTURE = Path(__file__).parents[2] / 'training/configs/nano'
@@ -40,6 +45,15 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Sft:
     torch.manual_seed(0)
     latents = LatentCache(folder / 'latents.npy', scenes, build_autoencoder(config.autoencoder), len(scenes))
     return Sft(Cooper(config), scenes, latents, ARCHITECTURE)
+
+
+@pytest.fixture(scope='module')
+def settings(stage: Sft) -> Settings:
+    folder = stage.scenes.records.folder
+    sft = SftConfig(2, ({'describe': 1.0},), 1.0, map_weights={'depth': 3.0, 'segmentation': 0.5}, beside=3)
+    data = (DataEntry('simulation', str(folder)),)
+    loop = LoopConfig(steps=1, learning_rate=1e-3)
+    return Settings(ARCHITECTURE, folder, folder, folder, 4, out=folder, stage=sft, loop=loop, data=data)
 
 
 def _branch(segments: list[Segment], last: int) -> list[Segment]:
@@ -144,6 +158,23 @@ def test_a_run_without_maps_has_no_flow_loss(stage: Sft) -> None:
     with torch.no_grad():
         parts = stage.loss(np.array([0, 1]), settings, np.random.default_rng(0))
     assert set(parts) == {'total', 'text', 'tokens', 'scenes'} and float(parts['total']) == float(parts['text'])
+
+
+def test_images_beside_the_scenes_weigh_as_much_as_scenes(stage: Sft, settings: Settings) -> None:
+    words = model_input(ARCHITECTURE, stage.config)
+    mixture = open_mixture(settings.data, words, build_autoencoder(stage.config.autoencoder))
+    beside = Beside(Stage1(stage.model, words), mixture, settings.stage)
+    alone = {'total': torch.tensor(1.0), 'tokens': 10, 'scenes': 2}
+    with torch.no_grad():
+        parts = beside.add(alone, np.random.default_rng(0))
+    weighted = sum(settings.stage.map_weights[kind] * float(parts[f'{kind} beside']) for kind in MODALITIES)
+    assert float(parts['total']) == pytest.approx(1 + weighted * 3 / 2, rel=1e-5)
+    assert parts['scenes'] == 2 + 3 and parts['tokens'] > 10
+
+
+def test_data_without_a_number_of_images_is_refused(settings: Settings) -> None:
+    with pytest.raises(ValueError, match='give both'):
+        replace(settings, stage=replace(settings.stage, beside=0))
 
 
 def test_loss_reaches_both_experts_and_the_vision_tower(stage: Sft) -> None:
