@@ -11,10 +11,11 @@ import cv2
 import numpy as np
 
 from cooper_model import transforms
+from cooper_model.alignment import fuse
 from cooper_model.colour_code import read_pixels
 from cooper_model.config import ColourCodeConfig
 from cooper_model.segments import label_instances
-from cooper_model.types import UNLABELLED, DepthMap, Modality, Segmentation
+from cooper_model.types import UNLABELLED, DepthMap, Frame, Modality, Segmentation
 
 MIN_AREA = 16
 """Smallest object read from a segmentation picture [px of the picture]."""
@@ -24,12 +25,32 @@ _REACH = 20.0
 _MAX_CLASSES = 64
 
 
+def read_picture(
+    picture: np.ndarray,
+    modality: Modality,
+    frame: Frame,
+    depth_range: tuple[float, float] | None,
+    code: ColourCodeConfig,
+) -> DepthMap | Segmentation:
+    """Read a generated picture of a frame as a map of the frame's size, fused with the depth that the frame has.
+
+    :param picture: ``(h, w, 3)`` float32 in 0..1; one channel is enough for depth
+    :param depth_range: ``(near, far)`` [m] of depth pictures of the frame's camera, where the checkpoint states it
+    :param code: of segmentation pictures
+    """
+    size = frame.image.shape[:2]
+    if modality == 'segmentation':
+        return segmentation(picture, size, code)
+    found = depth_map(picture, size, depth_range)
+    return found if frame.depth is None else fuse(found, frame.depth)
+
+
 def depth_map(
     picture: np.ndarray, size: tuple[int, int], depth_range: tuple[float, float] | None
 ) -> DepthMap:
     """Read a generated depth picture.
 
-    :param picture: ``(h, w, 3)`` float32 in 0..1
+    :param picture: ``(h, w, channels)`` float32 in 0..1, of which the mean counts
     :param size: ``(height, width)`` of the map to return
     :param depth_range: ``(near, far)`` [m] that 0 and 1 stand for, where the checkpoint states it
     """

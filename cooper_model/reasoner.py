@@ -7,18 +7,18 @@ map comes back to it with a reflection message, until it answers or the turn lim
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
-from dataclasses import dataclass, field
-from typing import Generic
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Generic
 
 import numpy as np
 
 from cooper_model import grammar
-from cooper_model.alignment import fuse
+from cooper_model.answerer import MODALITIES, Events, check_modalities
 from cooper_model.backends.base import Backend, ContextT, Guidance
 from cooper_model.config import SamplerConfig
 from cooper_model.conversation import Conversation, ModelText
-from cooper_model.perception import depth_map, segmentation, shown_picture
+from cooper_model.perception import read_picture, shown_picture
 from cooper_model.prompts import Prompts, question_text
 from cooper_model.scene import describe_scene
 from cooper_model.stopwatch import Cancel, Stopwatch, never
@@ -27,7 +27,6 @@ from cooper_model.types import (
     MODES,
     Answer,
     AnswerReady,
-    DepthMap,
     Event,
     Frame,
     ImageProgress,
@@ -35,15 +34,11 @@ from cooper_model.types import (
     ImageRequested,
     Modality,
     Mode,
-    Segmentation,
     Turn,
     TurnDone,
 )
 
-MODALITIES: tuple[Modality, ...] = ('depth', 'segmentation')
 MAX_QUESTION_TOKENS = 4096
-
-Events = Generator[Event, None, None]
 
 
 def answers(turn: Turn, *, thinks: bool) -> bool:
@@ -72,8 +67,7 @@ class _Work:
     seed: int
     watch: Stopwatch
     thoughts: list[str] = field(default_factory=list)
-    depth: DepthMap | None = None
-    segmentation: Segmentation | None = None
+    maps: dict[Modality, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -102,8 +96,27 @@ class Reasoner(Generic[ContextT]):
         sampler: SamplerConfig | None = None,
     ) -> None:
         self.backend, self.tokenizer, self.prompts = backend, tokenizer, prompts
-        self.sampler = sampler or backend.config.sampler
+        self.sampler = self._own_sampler = sampler or backend.config.sampler
+        self._max_turns: int | None = None
         self._fixed: dict[str, ContextT] = {}
+
+    @property
+    def serving(self) -> str:
+        """Name of the backend that computes."""
+        return self.backend.name
+
+    def adjust(self, sampler: Mapping[str, Any] | None = None, max_turns: int | None = None) -> None:
+        """See :meth:`cooper_model.answerer.Answerer.adjust`."""
+        known = {each.name for each in fields(self._own_sampler)}
+        unknown = sorted(set(sampler or {}) - known)
+        if unknown:
+            raise ValueError(f'the sampler has no setting {unknown[0]!r}; it has {", ".join(sorted(known))}')
+        self.sampler = replace(self._own_sampler, **(sampler or {}))
+        self._max_turns = max_turns
+
+    def image_size(self, height: int, width: int) -> tuple[int, int]:
+        """See :meth:`cooper_model.answerer.Answerer.image_size`."""
+        return self.backend.image_size(height, width)
 
     def ask(
         self,
@@ -115,15 +128,7 @@ class Reasoner(Generic[ContextT]):
         seed: int = 0,
         cancelled: Cancel = never,
     ) -> Events:
-        """Answer a question about a frame; the last event is :class:`AnswerReady`.
-
-        :param choices: the possible answers, of which the answer will be one if the model names one of them
-        :param seed: of the noise that images start from
-        :param cancelled: asked before every model step
-        :raises ValueError: the question is empty or too long, or the mode is unknown; raised by the call
-            itself
-        :raises Cancelled: out of the generator, once ``cancelled()`` is true
-        """
+        """See :meth:`cooper_model.answerer.Answerer.ask`."""
         if mode not in MODES:
             raise ValueError(f'mode is {mode!r}, expected one of {", ".join(MODES)}')
         text = question_text(question, choices)
@@ -143,14 +148,8 @@ class Reasoner(Generic[ContextT]):
         seed: int = 0,
         cancelled: Cancel = never,
     ) -> Events:
-        """Generate maps of a frame without a question; the last event is the last map's :class:`ImageReady`.
-
-        :raises ValueError: no modality, or an unknown one; raised by the call itself
-        :raises Cancelled: out of the generator, once ``cancelled()`` is true
-        """
-        unknown = [name for name in modalities if name not in MODALITIES]
-        if unknown or not modalities:
-            raise ValueError(f'modalities are {list(modalities)}, expected some of {", ".join(MODALITIES)}')
+        """See :meth:`cooper_model.answerer.Answerer.perceive`."""
+        check_modalities(modalities)
         return self._perceive(_Work(frame, seed, Stopwatch(cancelled)), tuple(modalities))
 
     # Perception alone
@@ -179,7 +178,7 @@ class Reasoner(Generic[ContextT]):
         yield AnswerReady(self._answer(work, said, mode, choices))
 
     def _own_choice(self, work: _Work, talk: Conversation[ContextT]) -> Generator[Event, None, _Said]:
-        last = self.backend.config.max_turns - 1
+        last = (self._max_turns or self.backend.config.max_turns) - 1
         for turn in range(last + 1):
             before = talk.fork()
             written, parsed = yield from self._turn(work, talk, turn)
@@ -241,7 +240,8 @@ class Reasoner(Generic[ContextT]):
     def _answer(self, work: _Work, said: _Said, mode: Mode, choices: tuple[str, ...]) -> Answer:
         text = answer_text(said.short, choices)
         value, unit = grammar.parse_number(text) or (None, '')
-        objects, relations = describe_scene(work.frame, work.depth, work.segmentation)
+        depth, segmentation = work.maps.get('depth'), work.maps.get('segmentation')
+        objects, relations = describe_scene(work.frame, depth, segmentation)
         work.watch.mark('total')
         return Answer(
             text=text,
@@ -250,8 +250,8 @@ class Reasoner(Generic[ContextT]):
             unit=unit,
             confidence=said.written.confidence(said.short),
             thoughts=tuple(work.thoughts),
-            depth=work.depth,
-            segmentation=work.segmentation,
+            depth=depth,
+            segmentation=segmentation,
             objects=objects,
             relations=relations,
             timings=dict(work.watch.seconds),
@@ -280,19 +280,15 @@ class Reasoner(Generic[ContextT]):
         self, work: _Work, guidance: Guidance[ContextT], modality: Modality, turn: int
     ) -> Generator[Event, None, np.ndarray]:
         """Generate a map, keep it, and return it as the model is shown it: uint8, at the model's size."""
-        part, size = f'generate_{modality}', work.frame.image.shape[:2]
+        part, config = f'generate_{modality}', self.backend.config
         before = work.watch.seconds.get(part, 0.0)
         yield ImageRequested(turn, modality)
         picture = yield from self._steps(work, guidance, modality, turn)
         with work.watch.part(part):
-            if modality == 'depth':
-                metres = self.backend.config.depth_range_of(work.frame.intrinsics)
-                result = work.depth = depth_map(picture, size, metres)
-                if work.frame.depth is not None:
-                    result = work.depth = fuse(result, work.frame.depth)
-            else:
-                result = work.segmentation = segmentation(picture, size, self.backend.config.colour_code)
-        yield ImageReady(turn, modality, result, work.watch.seconds[part] - before)
+            depth_range = config.depth_range_of(work.frame.intrinsics)
+            result = read_picture(picture, modality, work.frame, depth_range, config.colour_code)
+            work.maps[modality] = result
+        yield ImageReady(turn, modality, result, work.watch.seconds[part] - before, picture)
         return shown_picture(picture, modality)
 
     def _steps(

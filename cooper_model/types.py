@@ -270,12 +270,16 @@ class ImageProgress:
 
 @dataclass(frozen=True)
 class ImageReady:
-    """A map is finished, at the size of the input frame."""
+    """A map is finished, at the size of the input frame.
+
+    :param picture: what the map was read from, ``(height, width, channels)`` float32 in 0..1 at the model's size
+    """
 
     turn: int
     modality: Modality
     image: Union[DepthMap, Segmentation]
     seconds: float
+    picture: np.ndarray
 
 
 @dataclass(frozen=True)
