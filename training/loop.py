@@ -21,8 +21,9 @@ from torch import Tensor, nn
 
 from training.config import LoopConfig
 from training.curves import Curves, Parts
+from training.division import Division
 from training.lora import add_adapters
-from training.optimizers import build_optimizers, optimizer_tensors, rate, restore_optimizers
+from training.optimizers import build_optimizers, muon_matrices, optimizer_tensors, rate, restore_optimizers
 from training.processes import start_processes
 from training.sharding import Root, checkpoint_layers, local, master_weights, own_part, shard, whole
 from training.state import SavedState, StateNotWrittenError, Writer, is_run
@@ -62,7 +63,10 @@ class Run:
             # Weights drawn at random would differ from process to process.
             for p in self.parameters.values():
                 broadcast(p.data)
-        self.optimizers = build_optimizers(self.parameters, config)
+        self.division = None
+        if config.muon and self.processes > 1 and not self.sharded:
+            self.division = Division(muon_matrices(self.parameters, config), self.process, self.processes)
+        self.optimizers = build_optimizers(self.parameters, config, self.division)
         self.average = {name: local(p).clone() for name, p in self.parameters.items()}
         self.step = self.skipped = self.skipped_in_row = 0
         if is_run(self.folder):
@@ -135,6 +139,8 @@ class Run:
             torch.nn.utils.clip_grads_with_norm_(self.parameters.values(), config.clip, norm)
             for optimizer in self.optimizers:
                 optimizer.step()
+            if self.division:
+                self.division.exchange()
             decay = min(config.ema, (1 + self.step) / (10 + self.step))
             current = [local(p) for p in self.parameters.values()]
             torch._foreach_lerp_(list(self.average.values()), current, 1 - decay)
@@ -227,12 +233,13 @@ class Run:
 
         :raises StateNotWrittenError: there is no room; the state before is whole
         """
+        state = optimizer_tensors(self.optimizers, self.parameters, self.division)
         if self.process and not self.sharded:
             return
         tensors = {f'model.{name}': local(p) for name, p in self.parameters.items()}
         tensors |= {f'frozen.{name}': local(p) for name, p in self.frozen.items()}
         tensors |= {f'average.{name}': value for name, value in self.average.items()}
-        tensors |= optimizer_tensors(self.optimizers, self.parameters)
+        tensors |= state
         start = None if self.start is None else str(self.start)
         meta = {'config': asdict(self.config), 'start': start, 'skipped': self.skipped}
         part, parts = (self.process, self.processes) if self.sharded else (0, 1)

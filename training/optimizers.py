@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Muon, Optimizer
 
 from training.config import LoopConfig
+from training.division import Division
 from training.sharding import local, own_part, sharded_like
 from training.state import SavedState
 
@@ -24,9 +25,16 @@ def rate(step: int, config: LoopConfig) -> float:
     return config.learning_rate * up * down
 
 
-def build_optimizers(parameters: Mapping[str, nn.Parameter], config: LoopConfig) -> list[Optimizer]:
-    """Return AdamW, after Muon where the run uses it."""
-    inner = {name: p for name, p in parameters.items() if config.muon and p.ndim == 2 and '.layers.' in name}
+def muon_matrices(parameters: Mapping[str, nn.Parameter], config: LoopConfig) -> dict[str, nn.Parameter]:
+    """Return the weights that Muon updates: the matrices of layers, where the run uses it."""
+    return {name: p for name, p in parameters.items() if config.muon and p.ndim == 2 and '.layers.' in name}
+
+
+def build_optimizers(
+    parameters: Mapping[str, nn.Parameter], config: LoopConfig, division: Division | None = None
+) -> list[Optimizer]:
+    """Return AdamW, after Muon where the run uses it; with a division Muon has this process's matrices alone."""
+    inner = muon_matrices(parameters, config)
     rest = [p for name, p in parameters.items() if name not in inner]
     groups = [
         {'params': [p for p in rest if p.ndim > 1]},
@@ -40,10 +48,11 @@ def build_optimizers(parameters: Mapping[str, nn.Parameter], config: LoopConfig)
         weight_decay=config.weight_decay,
         fused=True,
     )
-    if not inner:
+    own = division.own if division else inner
+    if not own:
         return [adamw]
     muon = Muon(
-        inner.values(),
+        own.values(),
         lr=config.learning_rate,
         weight_decay=config.weight_decay,
         adjust_lr_fn='match_rms_adamw',
@@ -51,13 +60,17 @@ def build_optimizers(parameters: Mapping[str, nn.Parameter], config: LoopConfig)
     return [muon, adamw]
 
 
-def optimizer_tensors(optimizers: Sequence[Optimizer], parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
-    """Return this process's part of all state, as ``kind.name``."""
+def optimizer_tensors(
+    optimizers: Sequence[Optimizer], parameters: Mapping[str, nn.Parameter], division: Division | None = None
+) -> dict[str, Tensor]:
+    """Return this process's part of all state, as ``kind.name``; with a division all of it, in every process."""
     found = {}
     for name, p in parameters.items():
         for optimizer in optimizers:
             for kind, value in optimizer.state.get(p, {}).items():
                 found[f'{kind}.{name}'] = local(value)
+    for kind in _MUON_STATE if division else ():
+        found |= division.gather(kind, found)
     return found
 
 
