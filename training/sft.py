@@ -61,7 +61,8 @@ class SftConfig:
     :param map_weights: weight of the flow loss of each modality, 0 for none
     :param listed_choices: probability that the choices of a question are listed below it
     :param drawn_in_thought: probability that a map asked for in a conversation is drawn there with a loss
-    :param beside: images of the run's ``data`` that are drawn beside the scenes, with the loss of stage 1
+    :param beside: images of the run's ``data`` that are drawn beside the scenes, with the loss of stage 1, in every
+        ``beside_every``-th step
     """
 
     batch: int
@@ -74,6 +75,7 @@ class SftConfig:
     listed_choices: float = 0.5
     drawn_in_thought: float = 0.6
     beside: int = 0
+    beside_every: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -304,7 +306,7 @@ def main() -> None:
 
     def loss(step: int, rng: np.random.Generator) -> Parts:
         parts = stage.loss(rng.integers(0, len(start.latents), data.batch), data, rng)
-        return beside.add(parts, rng) if beside else parts
+        return beside.add(parts, rng) if beside and step % data.beside_every == 0 else parts
 
     def evaluate(step: int) -> Mapping[str, float]:
         with eager(model):
