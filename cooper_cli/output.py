@@ -7,6 +7,7 @@ import math
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,7 @@ def write_lines(path: Path, values: Iterable[Mapping[str, Any]]) -> None:
 
 def relation_record(relation: Relation) -> dict[str, Any]:
     """Return a relation for JSON; an unknown distance is null."""
-    return dict(vars(relation))
+    return asdict(relation)
 
 
 def relation_line(relation: Relation) -> str:
@@ -67,7 +68,7 @@ def relation_line(relation: Relation) -> str:
 
 def object_record(item: SceneObject) -> dict[str, Any]:
     """Return a visible object for JSON."""
-    return dict(vars(item))
+    return asdict(item)
 
 
 def answer_record(answer: Answer, images: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -19,7 +19,8 @@ from typing import Protocol
 
 import numpy as np
 
-from cooper_model.types import CameraIntrinsics, DepthMap, Frame, Relation, SceneObject, Segmentation
+from cooper_model.alignment import valid_depth
+from cooper_model.types import CameraIntrinsics, DepthMap, Evidence, Frame, Relation, SceneObject, Segmentation
 
 PREDICATES: tuple[str, ...] = (
     'left of', 'right of', 'above', 'below', 'in front of', 'behind', 'closer', 'farther', 'on', 'inside',
@@ -57,6 +58,8 @@ class Located(Protocol):
 
 _ROWS_FOR_UP = 96
 _POINTS_OF_OBJECT = 4000
+# The fewest pixels of an object, and the smallest share of them, that must have a depth.
+_FEWEST, _SHARE = 4, 0.2
 
 
 def unproject(depth: np.ndarray, intrinsics: CameraIntrinsics) -> np.ndarray:
@@ -90,10 +93,12 @@ def describe_objects(
             f'{segmentation.instances.shape}; give both at the same resolution'
         )
     metric = depth is not None and depth.metres is not None
-    z = points = None
+    z = points = measured = None
     if depth is not None:
         z = depth.metres if metric else depth.relative
         points = None if frame.intrinsics is None else unproject(z, frame.intrinsics)
+        if depth.alignment is not None and frame.depth is not None:
+            measured = valid_depth(frame.depth)
     found = []
     for number, area in enumerate(np.bincount(segmentation.instances.ravel())):
         if number == 0 or area < max(min_area, 1):
@@ -103,31 +108,55 @@ def describe_objects(
         label = int(np.bincount(segmentation.labels[rows, columns]).argmax())
         name = segmentation.names[label] if label < len(segmentation.names) else 'object'
         confidence = float(np.mean(segmentation.confidence[rows, columns]))
-        thin = max(1, int(area) // _POINTS_OF_OBJECT)
-        rows, columns = rows[::thin], columns[::thin]
-        middle = None if z is None else _robust_median(z[rows, columns])
-        center, size = (None, None) if points is None else _extent(points[rows, columns])
-        found.append(SceneObject(number, name, confidence, box, int(area), center, size, middle, metric))
+        evidence = _evidence(rows, columns, z, measured)
+        center, size = (None, None) if points is None else extent(surface_points(points, rows, columns))
+        found.append(
+            SceneObject(number, name, confidence, box, int(area), center, size, evidence.depth, metric, evidence)
+        )
     return found
 
 
-def _robust_median(values: np.ndarray) -> float | None:
-    valid = values[np.isfinite(values) & (values > 0)]
-    return float(np.median(valid)) if valid.size >= max(4, 0.2 * values.size) else None
+def _evidence(rows: np.ndarray, columns: np.ndarray, z: np.ndarray | None, measured: np.ndarray | None) -> Evidence:
+    """Return what the pixels of an object tell of its depth."""
+    middle = (np.median(columns), np.median(rows))
+    nearest = int(np.argmin((columns - middle[0]) ** 2 + (rows - middle[1]) ** 2))
+    pixel = (int(columns[nearest]), int(rows[nearest]))
+    if z is None:
+        return Evidence(pixel, 0, None, 0.0)
+    values = z[rows, columns]
+    valid = np.isfinite(values) & (values > 0)
+    count = int(valid.sum())
+    depth = float(np.median(values[valid])) if count >= max(_FEWEST, _SHARE * values.size) else None
+    share = 0.0 if measured is None or not count else float(np.mean(measured[rows, columns][valid]))
+    return Evidence(pixel, count, depth, share)
 
 
-def _extent(points: np.ndarray) -> tuple[Vector | None, Vector | None]:
-    """Return the middle and the extent of ``(N, 3)`` points; None for both where too few are valid.
+def surface_points(points: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray | None:
+    """Return points ``(N, 3)`` on the surface of an object, from a few thousand of its pixels.
 
-    Depth bleeds over the outlines of generated maps: points far from the median depth are left out, and
-    extents are those of the middle nine tenths, stretched.
+    None where too few of them have depth. Depth bleeds over the outlines of generated maps, so points far from the
+    median depth are left out.
+
+    :param points: ``(height, width, 3)`` as `unproject` returns
+    :param rows, columns: of the object's pixels
     """
-    valid = points[np.isfinite(points).all(axis=1)]
-    if len(valid) < max(4, 0.2 * len(points)):
-        return None, None
+    thin = max(1, len(rows) // _POINTS_OF_OBJECT)
+    chosen = points[rows[::thin], columns[::thin]]
+    valid = chosen[np.isfinite(chosen).all(axis=1)]
+    if len(valid) < max(_FEWEST, _SHARE * len(chosen)):
+        return None
     off = np.abs(valid[:, 2] - np.median(valid[:, 2]))
-    valid = valid[off <= max(4 * float(np.median(off)), 0.02)]
-    low, high = np.percentile(valid, (5, 95), axis=0)
+    return valid[off <= max(4 * float(np.median(off)), 0.02)]
+
+
+def extent(surface: np.ndarray | None) -> tuple[Vector | None, Vector | None]:
+    """Return the middle and the extent of ``(N, 3)`` points along their axes; None for both without points.
+
+    Extents are those of the middle nine tenths, stretched.
+    """
+    if surface is None:
+        return None, None
+    low, high = np.percentile(surface, (5, 95), axis=0)
     middle, size = (low + high) / 2, (high - low) / 0.9
     return tuple(map(float, middle)), tuple(map(float, size))
 
@@ -335,5 +364,10 @@ def relations(objects: Sequence[Located], up: Vector | None = None) -> list[Rela
             sure = confidence_of(ratio(a, b), sign) * min(a.confidence, b.confidence)
             if sure > 0:
                 length = float('nan') if distance is None else distance
-                found.append(Relation(a.id, a.name, predicate, b.id, b.name, length, sure))
+                rests_on = (_evidence_of(a), _evidence_of(b))
+                found.append(Relation(a.id, a.name, predicate, b.id, b.name, length, sure, rests_on))
     return sorted(found, key=lambda relation: -relation.confidence)
+
+
+def _evidence_of(item: Located) -> Evidence | None:
+    return item.evidence if isinstance(item, SceneObject) else None

@@ -153,6 +153,22 @@ class Segmentation:
 
 
 @dataclass(frozen=True)
+class Evidence:
+    """What an object's place was measured from: which pixels, and which depth.
+
+    :param pixel: ``(x, y)`` of a visible pixel of the object, the nearest to its middle [px]
+    :param pixels: visible pixels that have a depth
+    :param depth: median z of these pixels, in the unit of ``SceneObject.center``; None where too few have any
+    :param measured: share of these pixels whose depth a sensor measured, 0..1; that of the others was generated
+    """
+
+    pixel: tuple[int, int]
+    pixels: int
+    depth: float | None
+    measured: float
+
+
+@dataclass(frozen=True)
 class SceneObject:
     """One visible object.
 
@@ -166,6 +182,7 @@ class SceneObject:
     :param size: extent of the visible surface along x, y, z, in the unit of ``center``
     :param depth: median z of the visible surface, in the unit of ``center``
     :param metric: whether lengths are metres
+    :param evidence: what center, size and depth were read from, where they were read from maps
     """
 
     id: int
@@ -177,6 +194,7 @@ class SceneObject:
     size: tuple[float, float, float] | None = None
     depth: float | None = None
     metric: bool = False
+    evidence: Evidence | None = None
 
 
 @dataclass(frozen=True)
@@ -185,6 +203,7 @@ class Relation:
 
     :param distance: between the two centres [m]; NaN where unknown
     :param confidence: 0..1
+    :param evidence: of subject and object; None each for objects that were not read from maps
     """
 
     subject_id: int
@@ -194,6 +213,7 @@ class Relation:
     object: str
     distance: float
     confidence: float
+    evidence: tuple[Evidence | None, Evidence | None] = (None, None)
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from rclpy.task import Future
 from std_msgs.msg import Header
 from std_srvs.srv import SetBool
 
-from cooper_model.types import MODES, Relation, SceneObject
+from cooper_model.types import MODES, Evidence, Relation, SceneObject
 from cooper_msgs.action import Ask
 from cooper_msgs.srv import GetRelations, Query
 from cooper_ros.conversions import image_message, stamp_from_ns, stamp_to_ns
@@ -361,4 +361,10 @@ def _relation(message: Any) -> Relation:
         object=message.object,
         distance=message.distance,
         confidence=message.confidence,
+        evidence=(_evidence(message.subject_evidence), _evidence(message.object_evidence)),
     )
+
+
+def _evidence(message: Any) -> Evidence:
+    depth = None if math.isnan(message.depth) else message.depth
+    return Evidence((message.x, message.y), message.pixels, depth, message.measured)

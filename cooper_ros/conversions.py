@@ -12,7 +12,8 @@ from geometry_msgs.msg import Point, Vector3
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2, PointField, RegionOfInterest
 from std_msgs.msg import Header
 
-from cooper_model.types import CameraIntrinsics, Frame, Relation, SceneObject
+from cooper_model.types import CameraIntrinsics, Evidence, Frame, Relation, SceneObject
+from cooper_msgs.msg import Evidence as EvidenceMessage
 from cooper_msgs.msg import Relation as RelationMessage
 from cooper_msgs.msg import SceneGraph
 from cooper_msgs.msg import SceneObject as SceneObjectMessage
@@ -118,8 +119,22 @@ def object_message(item: SceneObject) -> SceneObjectMessage:
     )
 
 
+def evidence_message(evidence: Evidence | None) -> EvidenceMessage:
+    """Return what an object was measured from; without any, no pixels and a depth of NaN."""
+    if evidence is None:
+        return EvidenceMessage(depth=math.nan)
+    return EvidenceMessage(
+        x=evidence.pixel[0],
+        y=evidence.pixel[1],
+        pixels=evidence.pixels,
+        depth=math.nan if evidence.depth is None else evidence.depth,
+        measured=evidence.measured,
+    )
+
+
 def relation_message(relation: Relation) -> RelationMessage:
-    """Return one relation."""
+    """Return one relation and what it rests on."""
+    of_subject, of_object = relation.evidence
     return RelationMessage(
         subject_id=relation.subject_id,
         subject=relation.subject,
@@ -128,6 +143,8 @@ def relation_message(relation: Relation) -> RelationMessage:
         object=relation.object,
         distance=float(relation.distance),
         confidence=float(relation.confidence),
+        subject_evidence=evidence_message(of_subject),
+        object_evidence=evidence_message(of_object),
     )
 
 

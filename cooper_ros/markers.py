@@ -1,18 +1,19 @@
 """What RViz shows of a scene: boxes, names, arrows between related objects, and the last answer.
 
-All markers stand in the camera's optical frame (x right, y down, z forward), so *up* is -y. Only metric objects are
-drawn: a box in unknown units would stand in a wrong place.
+Only metric objects are drawn: a box in unknown units would stand in a wrong place. *Up* is up in the picture.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+import numpy as np
 from builtin_interfaces.msg import Duration
 from geometry_msgs.msg import Point, Vector3
 from std_msgs.msg import ColorRGBA, Header
 from visualization_msgs.msg import Marker, MarkerArray
 
+from cooper_model.placement import RigidTransform
 from cooper_model.types import Relation, SceneObject
 
 TEXT_HEIGHT = 0.06
@@ -20,21 +21,34 @@ _BOX = ColorRGBA(r=0.2, g=0.7, b=1.0, a=0.35)
 _NAME = ColorRGBA(r=1.0, g=1.0, b=1.0, a=1.0)
 _ARROW = ColorRGBA(r=1.0, g=0.6, b=0.1, a=0.9)
 _ANSWER = ColorRGBA(r=0.5, g=1.0, b=0.5, a=1.0)
-_ANSWER_PLACE = (0.0, -0.4, 1.5)
+_ANSWER_PLACE = np.array((0.0, -0.4, 1.5))
+_UP = np.array((0.0, -1.0, 0.0))
+NAMESPACES = ('objects', 'names', 'relations', 'predicates', 'answer')
 
 
 def scene_markers(
-    objects: Sequence[SceneObject], relations: Sequence[Relation], answer: str, header: Header
+    objects: Sequence[SceneObject],
+    relations: Sequence[Relation],
+    answer: str,
+    header: Header,
+    transform: RigidTransform | None = None,
 ) -> MarkerArray:
-    """Return everything there is to show; the first marker deletes what was shown before."""
+    """Return everything there is to show; the first marker deletes what was shown before.
+
+    :param objects: with their places in the frame of ``header``
+    :param transform: from the optical frame (x right, y down, z forward) into it; None where it is the optical frame
+    """
+    transform = transform or RigidTransform.identity()
+    up = transform.rotation @ _UP
     located = {item.id: item for item in objects if item.metric and item.center is not None}
     markers = [Marker(header=header, action=Marker.DELETEALL)]
     for item in located.values():
-        markers += [_box(item, header), _name(item, header)]
+        markers += [_box(item, header), _name(item, up, header)]
     for number, relation in enumerate(_one_a_pair(relations, located)):
         markers += _arrow(number, relation, located, header)
     if answer:
-        markers.append(_text('answer', 0, answer, _answer_place(located.values()), header))
+        place = _above(located.values(), up) if located else transform.apply(_ANSWER_PLACE)
+        markers.append(_text('answer', 0, answer, place, header))
         markers[-1].color = _ANSWER
     return MarkerArray(markers=markers)
 
@@ -69,10 +83,13 @@ def _box(item: SceneObject, header: Header) -> Marker:
     return marker
 
 
-def _name(item: SceneObject, header: Header) -> Marker:
-    x, y, z = item.center
-    top = y - (item.size[1] / 2 if item.size else 0) - TEXT_HEIGHT
-    return _text('names', item.id, f'{item.name} {item.depth:.2f} m' if item.depth else item.name, (x, top, z), header)
+def _name(item: SceneObject, up: np.ndarray, header: Header) -> Marker:
+    place = np.add(item.center, up * (_half_height(item, up) + TEXT_HEIGHT))
+    return _text('names', item.id, f'{item.name} {item.depth:.2f} m' if item.depth else item.name, place, header)
+
+
+def _half_height(item: SceneObject, up: np.ndarray) -> float:
+    return float(np.abs(up) @ np.array(item.size)) / 2 if item.size else 0.0
 
 
 def _one_a_pair(relations: Sequence[Relation], located: dict[int, SceneObject]) -> list[Relation]:
@@ -100,12 +117,9 @@ def _arrow(number: int, relation: Relation, located: dict[int, SceneObject], hea
     return [marker, label]
 
 
-def _answer_place(objects: Iterable[SceneObject]) -> tuple[float, float, float]:
-    """Return a place above all objects, or one in front of the camera where there are none."""
+def _above(objects: Iterable[SceneObject], up: np.ndarray) -> np.ndarray:
+    """Return a place over the middle of all objects, above the highest."""
     items = list(objects)
-    if not items:
-        return _ANSWER_PLACE
-    x = sum(item.center[0] for item in items) / len(items)
-    z = sum(item.center[2] for item in items) / len(items)
-    top = min(item.center[1] - (item.size[1] / 2 if item.size else 0) for item in items)
-    return (x, top - 4 * TEXT_HEIGHT, z)
+    middle = np.mean([item.center for item in items], axis=0)
+    top = max(float(up @ item.center) + _half_height(item, up) for item in items)
+    return middle + up * (top + 4 * TEXT_HEIGHT - float(up @ middle))

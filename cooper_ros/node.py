@@ -27,14 +27,16 @@ try:
 except ImportError:  # Humble
     from rclpy.qos_event import SubscriptionEventCallbacks, UnsupportedEventTypeError
 
-from cooper_model.types import Frame, Modality
+from cooper_model.types import DepthMap, Frame, Modality
+from cooper_ros.conversions import header_of
 from cooper_ros.diagnostics import Diagnostics
 from cooper_ros.frames import FrameStore
 from cooper_ros.inference import Perceived
 from cooper_ros.parameters import Parameters
 from cooper_ros.pipeline import CAPACITY, EXPECTED, Pipeline
+from cooper_ros.placer import Place, Placer
 from cooper_ros.publishers import Publishers
-from cooper_ros.recording.messages import topic_names
+from cooper_ros.recording.messages import Asked, topic_names
 from cooper_ros.recording.other_topics import OtherTopics
 from cooper_ros.recording.recorder import Recorder
 from cooper_ros.recording.service import CorrectService
@@ -52,6 +54,7 @@ class CooperNode(LifecycleNode):
     def __init__(self, **options: Any) -> None:
         # rclpy destroys the node also when its construction fails, so what that needs comes first.
         self._outputs: Publishers | None = None
+        self._placer: Placer | None = None
         self._requests: Requests | None = None
         self._pipeline: Pipeline | None = None
         self._recorder: Recorder | None = None
@@ -67,9 +70,7 @@ class CooperNode(LifecycleNode):
         )
         self._recorder = Recorder(topic_names(self.resolve_topic_name), self._settings, self._pipeline)
         self._others = OtherTopics(self, self._recorder, self._settings)
-        self._requests = Requests(
-            self, self._pipeline, lambda: self._active, self._show, self._recorder.add_question
-        )
+        self._requests = Requests(self, self._pipeline, lambda: self._active, self._place, self._tell)
         self._corrections = CorrectService(self, self._recorder)
         self._diagnostics = Diagnostics(
             self, self._settings, self._pipeline, lambda: self._active, lambda: self._recorder.state
@@ -100,7 +101,8 @@ class CooperNode(LifecycleNode):
             self.get_logger().error(self._diagnostics.problem + ('' if expected else f'\n{traceback.format_exc()}'))
             return TransitionCallbackReturn.FAILURE
         self._diagnostics.problem = ''
-        self._outputs = Publishers(self)
+        self._placer = Placer(self, self._settings['target_frame'])
+        self._outputs = Publishers(self, self._placer)
         self._settings.configured = True
         self.get_logger().info('the model is loaded')
         return TransitionCallbackReturn.SUCCESS
@@ -163,7 +165,8 @@ class CooperNode(LifecycleNode):
         self._pipeline.stop()
         if self._outputs is not None:
             self._outputs.destroy()
-            self._outputs = None
+            self._placer.destroy()
+            self._outputs = self._placer = None
         self._settings.configured = False
 
     def close(self) -> None:
@@ -202,9 +205,14 @@ class CooperNode(LifecycleNode):
             points, markers = self._settings['publish_points'], self._settings['publish_markers']
             self._outputs.publish(perceived, points=points, markers=markers)
 
-    def _show(self, text: str, frame: Frame) -> None:
+    def _place(self, frame: Frame, depth: DepthMap | None) -> Place:
+        placer = self._placer
+        return Place(header_of(frame)) if placer is None else placer.place(frame, depth)
+
+    def _tell(self, asked: Asked, place: Place) -> None:
+        self._recorder.add_question(asked)
         if self._outputs is not None and self._active:
-            self._outputs.publish_answer(text, frame, markers=self._settings['publish_markers'])
+            self._outputs.publish_answer(asked, place, markers=self._settings['publish_markers'])
 
     def _on_perception_error(self, error: Exception) -> None:
         text = f'perception: {error}'

@@ -88,6 +88,9 @@ SPECS = (
     Spec('min_object_area', 64, 'least area of an object [px of the camera image]', (1, 1_000_000)),
     Spec('max_image_age', 5.0, 'oldest newest frame that a question is answered on [s]; 0 = any', (0.0, 86400.0)),
     Spec('query_timeout', 60.0, 'longest time for one question, waiting included [s]', (0.1, 86400.0)),
+    Spec(
+        'target_frame', '', "frame of points, markers and objects; empty = the camera's optical frame", fixed=True
+    ),
     Spec('publish_points', True, 'publish ~/points where depth is metric'),
     Spec('publish_markers', True, 'publish ~/markers'),
     Spec('record', '', 'folder that questions are recorded into; empty = none'),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -12,17 +14,21 @@ from std_msgs.msg import Header
 
 from cooper_model.geometry import unproject
 from cooper_model.perception import overlay
-from cooper_model.types import UNLABELLED, DepthMap, Frame, Modality, Segmentation
+from cooper_model.types import UNLABELLED, DepthMap, Frame, Modality, SceneObject, Segmentation
+from cooper_msgs.msg import QueryRecord
 from cooper_ros.conversions import (
     camera_info_message,
     header_of,
     image_message,
+    object_message,
     point_cloud_message,
     scene_message,
 )
 from cooper_ros.inference import Perceived
 from cooper_ros.markers import scene_markers
-from cooper_ros.topics import OUTPUTS
+from cooper_ros.placer import Place, Placer
+from cooper_ros.recording.messages import Asked, record_message
+from cooper_ros.topics import ANSWERS, OUTPUTS
 
 # Reliable reaches both reliable and best-effort subscribers.
 # All maps of a frame leave at once, and a subscriber takes its time with the large ones.
@@ -41,14 +47,31 @@ def _vision_msgs() -> Any | None:
         return None
 
 
-class Publishers:
-    """The node's publishers; they exist while it is configured and speak while it is active."""
+@dataclass(frozen=True)
+class _Shown:
+    """What was published last, and where."""
 
-    def __init__(self, node: LifecycleNode) -> None:
+    perceived: Perceived
+    place: Place
+
+    @cached_property
+    def objects(self) -> tuple[SceneObject, ...]:
+        return self.place.objects(self.perceived, self.perceived.frame)
+
+
+class Publishers:
+    """The node's publishers; they exist while it is configured and speak while it is active.
+
+    :param placer: says in which frame points, markers and scene are published
+    """
+
+    def __init__(self, node: LifecycleNode, placer: Placer) -> None:
         self._node = node
+        self._placer = placer
         self._publishers: dict[str, LifecyclePublisher] = {
             name: node.create_lifecycle_publisher(kind, f'~/{name}', _RELIABLE) for name, kind in OUTPUTS.items()
         }
+        self._answers = node.create_lifecycle_publisher(QueryRecord, f'~/{ANSWERS}', _RELIABLE)
         self._vision = _vision_msgs()
         self._labels: tuple[str, ...] | None = None
         if self._vision is not None:
@@ -57,12 +80,13 @@ class Publishers:
             )
             self._publishers['segmentation/label_info'] = label_info
         self._answer = ''
-        self._last: Perceived | None = None
+        self._last: _Shown | None = None
 
     def destroy(self) -> None:
         """Remove all publishers."""
         for publisher in self._publishers.values():
             self._node.destroy_lifecycle_publisher(publisher)
+        self._node.destroy_lifecycle_publisher(self._answers)
         self._publishers.clear()
 
     def wanted(self, *, points: bool = True, markers: bool = True) -> frozenset[Modality]:
@@ -91,34 +115,47 @@ class Publishers:
         :param points, markers: whether ~/points and ~/markers may be published
         """
         header = header_of(perceived.frame)
-        if perceived.segmentation is not None:
-            self._last = perceived
+        place = self._placer.place(perceived.frame, perceived.depth)
         if perceived.depth is not None:
-            self._publish_depth(perceived.frame, perceived.depth, header, points)
-        if perceived.segmentation is not None:
-            self._publish_segmentation(perceived.frame, perceived.segmentation, header)
+            self._publish_depth(perceived.frame, perceived.depth, header, place if points else None)
         if perceived.segmentation is None:
             return
+        self._publish_segmentation(perceived.frame, perceived.segmentation, header)
+        shown = self._last = _Shown(perceived, place)
         if self._heard('scene'):
-            self._publishers['scene'].publish(scene_message(perceived.objects, perceived.relations, header))
+            self._publishers['scene'].publish(scene_message(shown.objects, perceived.relations, place.header))
         if markers:
-            self._publish_markers(header)
+            self._publish_markers(place)
 
-    def publish_answer(self, text: str, frame: Frame, *, markers: bool = True) -> None:
-        """Show the answer to a question among the markers from now on."""
-        self._answer = text
+    def publish_answer(self, asked: Asked, place: Place, *, markers: bool = True) -> None:
+        """Tell of a question and what became of it, and show the answer among the markers from now on.
+
+        :param place: of the frame that was asked about
+        """
+        if self._answers.get_subscription_count() > 0:
+            message = record_message(asked, place.header)
+            if asked.answer is not None:
+                message.objects = [object_message(item) for item in place.objects(asked.answer, asked.frame)]
+            self._answers.publish(message)
+        if asked.answer is None:
+            return
+        self._answer = asked.answer.text
         if markers:
-            self._publish_markers(header_of(self._last.frame if self._last else frame))
+            self._publish_markers(place)
 
-    def _publish_markers(self, header: Header) -> None:
-        if self._heard('markers'):
-            objects, relations = (self._last.objects, self._last.relations) if self._last else ((), ())
-            self._publishers['markers'].publish(scene_markers(objects, relations, self._answer, header))
+    def _publish_markers(self, place: Place) -> None:
+        if not self._heard('markers'):
+            return
+        objects, relations, last = (), (), self._last
+        if last is not None:
+            objects, relations, place = last.objects, last.perceived.relations, last.place
+        array = scene_markers(objects, relations, self._answer, place.header, place.transform)
+        self._publishers['markers'].publish(array)
 
     def _image(self, name: str, values: np.ndarray, encoding: str, header: Header) -> None:
         self._publishers[name].publish(image_message(values, encoding, header))
 
-    def _publish_depth(self, frame: Frame, depth: DepthMap, header: Header, points: bool) -> None:
+    def _publish_depth(self, frame: Frame, depth: DepthMap, header: Header, place: Place | None) -> None:
         if self._heard('depth/relative'):
             self._image('depth/relative', depth.relative, '32FC1', header)
         if self._heard('depth/color'):
@@ -129,9 +166,11 @@ class Publishers:
             return
         if self._heard('depth/camera_info'):
             self._publishers['depth/camera_info'].publish(camera_info_message(frame.intrinsics, header))
-        if points and depth.metres is not None and self._heard('points'):
-            cloud = point_cloud_message(unproject(depth.metres, frame.intrinsics), frame.image, header)
-            self._publishers['points'].publish(cloud)
+        if place is not None and depth.metres is not None and self._heard('points'):
+            points = unproject(depth.metres, frame.intrinsics)
+            if place.transform is not None:
+                points = place.transform.apply(points)
+            self._publishers['points'].publish(point_cloud_message(points, frame.image, place.header))
 
     def _publish_segmentation(self, frame: Frame, segmentation: Segmentation, header: Header) -> None:
         # First: consumers keep no mask whose names they do not know.

@@ -1,10 +1,13 @@
-"""What messages say of time and camera, whoever decoded them: rclpy or ``rosbags``, from ROS 1 or 2."""
+"""What messages say of time, camera and transforms, whoever decoded them: rclpy or ``rosbags``, from ROS 1 or 2."""
 
 from __future__ import annotations
 
 import math
 from typing import Any
 
+import numpy as np
+
+from cooper_model.placement import RigidTransform
 from cooper_model.types import CameraIntrinsics
 from cooper_ros.encodings import ConversionError
 
@@ -48,3 +51,33 @@ def intrinsics_from_message(message: Any, width: int, height: int) -> CameraIntr
             'remap camera_info to the topic that belongs to the image'
         )
     return full.scaled(width, height)
+
+
+def rotation_from_message(rotation: Any) -> np.ndarray:
+    """Return the ``(3, 3)`` matrix of a quaternion, of which the length does not count; without length, no rotation."""
+    x, y, z, w = np.array([rotation.x, rotation.y, rotation.z, rotation.w], np.float64)
+    norm = float(np.sqrt(x * x + y * y + z * z + w * w)) or 1.0
+    x, y, z, w = x / norm, y / norm, z / norm, w / norm
+    return np.array(
+        [
+            [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
+            [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
+            [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
+        ]
+    )
+
+
+def transform_from_message(message: Any) -> RigidTransform:
+    """Return a ``geometry_msgs/Transform``.
+
+    :raises ConversionError: a value is not finite, or the quaternion has not length 1
+    """
+    moved, turned = message.translation, message.rotation
+    length = math.hypot(turned.x, turned.y, turned.z, turned.w)
+    translation = np.array([moved.x, moved.y, moved.z], np.float64)
+    if not abs(length - 1) < 0.01 or not np.isfinite(translation).all():
+        raise ConversionError(
+            f'transform: translation {translation.tolist()}, quaternion of length {length:.4g}; expected finite '
+            'numbers and length 1; correct its publisher'
+        )
+    return RigidTransform(rotation_from_message(turned), translation)

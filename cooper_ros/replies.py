@@ -10,11 +10,13 @@ from cooper_msgs.action import Ask
 from cooper_msgs.srv import GetRelations
 from cooper_ros.conversions import header_of, image_message, object_message, relation_message
 from cooper_ros.inference import Perceived
+from cooper_ros.placer import Place
 
 
-def fill_answer(message: Any, answer: Answer, frame: Frame) -> None:
-    """Write an answer into a ``Query`` response or an ``Ask`` result."""
+def fill_answer(message: Any, answer: Answer, frame: Frame, place: Place) -> None:
+    """Write an answer into a ``Query`` response or an ``Ask`` result; its objects stand in ``place``."""
     header = header_of(frame)
+    message.header = place.header
     message.answer = answer.text
     message.value = math.nan if answer.value is None else float(answer.value)
     message.unit = answer.unit
@@ -24,7 +26,7 @@ def fill_answer(message: Any, answer: Answer, frame: Frame) -> None:
         message.depth_color = image_message(answer.depth.color, 'rgb8', header)
     if answer.segmentation is not None:
         message.segmentation = image_message(answer.segmentation.color, 'rgb8', header)
-    message.objects = [object_message(item) for item in answer.objects]
+    message.objects = [object_message(item) for item in place.objects(answer, frame)]
     message.relations = [relation_message(relation) for relation in answer.relations]
     message.success = True
 
@@ -42,8 +44,10 @@ def feedback_of(event: Event, frame: Frame) -> Ask.Feedback | None:
     return None
 
 
-def fill_relations(response: GetRelations.Response, request: GetRelations.Request, perceived: Perceived) -> None:
-    """Write the relations that a request's filters let through, and the objects that they name."""
+def fill_relations(
+    response: GetRelations.Response, request: GetRelations.Request, perceived: Perceived, place: Place
+) -> None:
+    """Write the relations that a request's filters let through, and the objects that they name, in ``place``."""
     filters = (request.subject, request.predicate, request.object)
     relations = [
         relation
@@ -53,10 +57,10 @@ def fill_relations(response: GetRelations.Response, request: GetRelations.Reques
         and _matches(request.object, relation.object)
     ]
     named = {each for relation in relations for each in (relation.subject_id, relation.object_id)}
-    objects = [item for item in perceived.objects if item.id in named or not any(filters)]
+    objects = [item for item in place.objects(perceived, perceived.frame) if item.id in named or not any(filters)]
     response.objects = [object_message(item) for item in objects]
     response.relations = [relation_message(relation) for relation in relations]
-    response.header = header_of(perceived.frame)
+    response.header = place.header
     response.success = True
 
 

@@ -21,12 +21,13 @@ from rclpy.lifecycle import LifecycleNode
 from sensor_msgs.msg import Image
 from std_srvs.srv import SetBool
 
-from cooper_model.types import Event, Frame
+from cooper_model.types import DepthMap, Event, Frame
 from cooper_msgs.action import Ask
 from cooper_msgs.srv import GetRelations, Query
 from cooper_ros.conversions import header_of, stamp_to_ns
 from cooper_ros.inference import Question
 from cooper_ros.pipeline import EXPECTED, Pipeline
+from cooper_ros.placer import Place
 from cooper_ros.recording.messages import Asked
 from cooper_ros.replies import feedback_of, fill_answer, fill_relations
 from cooper_ros.worker import Closed
@@ -43,8 +44,8 @@ class Requests:
     """The services and the action of a node. They answer in every lifecycle state.
 
     :param active: whether the node is in its active state
-    :param show: takes each answer, to be shown among the markers
-    :param record: takes each question that had a frame, answered or not
+    :param place: says in which frame the geometry of an image stands
+    :param tell: takes each question that had a frame, answered or not, and its place
     """
 
     def __init__(
@@ -52,14 +53,14 @@ class Requests:
         node: LifecycleNode,
         pipeline: Pipeline,
         active: Callable[[], bool],
-        show: Callable[[str, Frame], None],
-        record: Callable[[Asked], None],
+        place: Callable[[Frame, DepthMap | None], Place],
+        tell: Callable[[Asked, Place], None],
     ) -> None:
         self._node = node
         self._pipeline = pipeline
         self._active = active
-        self._show = show
-        self._record = record
+        self._place = place
+        self._tell = tell
         # Requests wait for the worker in their own executor threads; see node.THREADS.
         group = ReentrantCallbackGroup()
         node.create_service(Query, '~/query', self._on_query, callback_group=group)
@@ -126,13 +127,13 @@ class Requests:
         try:
             answer = self._pipeline.ask(question, lambda event: on_event(event, frame), stop)
         except Exception as error:
-            self._record(replace(asked, problem=str(error) or type(error).__name__))
+            self._tell(replace(asked, problem=str(error) or type(error).__name__), self._place(frame, None))
             raise
-        self._record(replace(asked, answer=answer))
-        self._show(answer.text, frame)
+        place = self._place(frame, answer.depth)
+        self._tell(replace(asked, answer=answer), place)
         if live:
             message.message = self._warning(frame)
-        fill_answer(message, answer, frame)  # last, because it says that all went well
+        fill_answer(message, answer, frame, place)  # last, because it says that all went well
         return message
 
     def _warning(self, frame: Frame) -> str:
@@ -180,7 +181,7 @@ class Requests:
             self._require_active()
             perceived = self._pipeline.perceived(self._stopping.is_set)
             response.message = self._warning(perceived.frame)
-            fill_relations(response, request, perceived)
+            fill_relations(response, request, perceived, self._place(perceived.frame, perceived.depth))
         except Exception as error:  # noqa: BLE001 - told to the asker and logged
             response.message = self._report('get_relations', error)
         return response

@@ -22,3 +22,6 @@ OUTPUTS: dict[str, type] = {
 }
 METRIC_OUTPUTS = ('depth/image', 'points')
 """Published only where depth is in metres."""
+
+ANSWERS = 'answers'
+"""cooper_msgs/QueryRecord of each question, answered or not."""

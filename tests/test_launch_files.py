@@ -246,10 +246,11 @@ def offered():
     program = (
         'import json, rclpy\n'
         'from rclpy.lifecycle import LifecycleNode\n'
+        'from cooper_ros.placer import Placer\n'
         'from cooper_ros.publishers import Publishers\n'
         'rclpy.init()\n'
         "node = LifecycleNode('cooper')\n"
-        'publishers = Publishers(node)\n'
+        'publishers = Publishers(node, Placer(node, ""))\n'
         'topics = [name for name, _ in node.get_topic_names_and_types()]\n'
         'found = {name: node.get_publishers_info_by_topic(name) for name in topics}\n'
         'told = {name: (each.topic_type, each.qos_profile.reliability.name) for name, [each] in found.items()}\n'

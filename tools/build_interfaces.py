@@ -1,7 +1,7 @@
-"""Build cooper_msgs, by the ordinary ament and rosidl path, into the environment that runs this program.
+"""Build cooper_msgs and tf2_msgs, by the ordinary ament and rosidl path, into the environment that runs this program.
 
 ROS wheels name include folders of the machine that made them; those are set right first. In a ROS
-installation this program is not needed: colcon builds cooper_msgs there.
+installation this program is not needed: it has tf2_msgs, and colcon builds cooper_msgs there.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from pathlib import Path
 
 import numpy
 
-SOURCE = Path(__file__).parents[1] / 'cooper_msgs'
+ROOT = Path(__file__).parents[1]
+SOURCES = (ROOT / 'cooper_msgs', ROOT / 'tools' / 'tf2_msgs')
 FOREIGN_NUMPY = re.compile(r'/opt/python/[^;"\s]*/numpy/_core/include')
 FOREIGN_PYTHON = re.compile(r'/opt/python/[^;"\s/]*/include/python[0-9.]+')
 
@@ -40,8 +41,8 @@ def build_environment(prefix: Path) -> dict[str, str]:
     return {**kept, 'PATH': path, 'VIRTUAL_ENV': str(prefix)}
 
 
-def build(prefix: Path) -> None:
-    """Configure, build and install cooper_msgs into ``prefix``.
+def build(source: Path, prefix: Path) -> None:
+    """Configure, build and install an interface package into ``prefix``.
 
     :raises SystemExit: CMake or the compiler failed; the message holds what they said
     """
@@ -51,8 +52,8 @@ def build(prefix: Path) -> None:
         'Python3_EXECUTABLE': prefix / 'bin' / 'python',
         'BUILD_TESTING': 'OFF',
     }
-    with tempfile.TemporaryDirectory(prefix='cooper_msgs-') as folder:
-        configure = ['cmake', '-S', str(SOURCE), '-B', folder, '-G', 'Ninja']
+    with tempfile.TemporaryDirectory(prefix=f'{source.name}-') as folder:
+        configure = ['cmake', '-S', str(source), '-B', folder, '-G', 'Ninja']
         configure += [f'-D{name}={value}' for name, value in settings.items()]
         for command in (configure, ['cmake', '--build', folder], ['cmake', '--install', folder]):
             done = subprocess.run(command, env=build_environment(prefix), capture_output=True, text=True)
@@ -67,7 +68,8 @@ def main() -> None:
         raise SystemExit(f'{sys.executable} is not in a virtual environment; run this with .venv/bin/python')
     prefix = Path(sys.prefix)
     repair_include_paths(prefix)
-    build(prefix)
+    for source in SOURCES:
+        build(source, prefix)
 
 
 if __name__ == '__main__':

@@ -70,7 +70,7 @@ venv_is_ours() {
 }
 
 packages_key=$(echo "$root $extras" | cat - constraints.txt setup.py setup.cfg tools/setup.sh | digest)
-interfaces_key=$(find cooper_msgs tools/build_interfaces.py -type f | LC_ALL=C sort | xargs cat | cat - constraints.txt | digest)
+interfaces_key=$(find cooper_msgs tools/build_interfaces.py tools/tf2_msgs -type f | LC_ALL=C sort | xargs cat | cat - constraints.txt | digest)
 packages_stamp=$venv/.packages-$packages_key
 interfaces_stamp=$venv/.interfaces-$interfaces_key
 [ -f "$packages_stamp" ] && [ -f "$interfaces_stamp" ] && venv_is_ours && exit
@@ -96,7 +96,7 @@ if [ ! -f "$packages_stamp" ] || ! venv_is_ours; then
     touch "$packages_stamp"
 fi
 if [ ! -f "$interfaces_stamp" ]; then
-    say 'building cooper_msgs'
+    say 'building cooper_msgs and tf2_msgs'
     rm -f "$venv"/.interfaces-*
     "$venv/bin/python" tools/build_interfaces.py
     touch "$interfaces_stamp"

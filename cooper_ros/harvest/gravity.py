@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from cooper_ros.harvest.streams import TF
-from cooper_ros.readings import stamp_to_ns
+from cooper_ros.readings import rotation_from_message, stamp_to_ns
 from cooper_ros.salvage import Bag
 
 # Frames whose z points up, by REP 105 and REP 103; the first in the camera's ancestry counts.
@@ -51,7 +51,7 @@ class Gravity:
         edge = self._edges.setdefault(child, _Edge(parent))
         edge.parent = parent
         edge.times.append(0 if static else stamp_to_ns(transform.header.stamp))
-        edge.rotations.append(_matrix(transform.transform.rotation))
+        edge.rotations.append(rotation_from_message(transform.transform.rotation))
 
     def up(self, frame_id: str, stamp_ns: int) -> tuple[Vector | None, str]:
         """Return the unit vector against gravity in a frame, or None with the reason.
@@ -72,17 +72,3 @@ class Gravity:
 
     def _is_level(self, frame: str) -> bool:
         return frame == self._level if self._level else frame in LEVEL_FRAMES
-
-
-def _matrix(rotation: Any) -> np.ndarray:
-    """Return the 3 x 3 matrix of a quaternion message."""
-    x, y, z, w = np.array([rotation.x, rotation.y, rotation.z, rotation.w], np.float64)
-    norm = float(np.sqrt(x * x + y * y + z * z + w * w)) or 1.0
-    x, y, z, w = x / norm, y / norm, z / norm, w / norm
-    return np.array(
-        [
-            [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
-            [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
-            [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
-        ]
-    )

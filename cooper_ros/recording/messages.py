@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from std_msgs.msg import Header
 
 from cooper_model.types import Answer, Frame
 from cooper_msgs.msg import QueryRecord
@@ -77,12 +78,16 @@ def question_messages(asked: Asked, checkpoint: str) -> dict[str, Any]:
     if answer is not None and answer.segmentation is not None:
         messages['segmentation'] = image_message(answer.segmentation.color, 'rgb8', header)
         messages['instances'] = image_message(answer.segmentation.instances, 'mono16', header)
-    messages['record'] = _record(asked, checkpoint)
+    messages['record'] = record_message(asked, header, checkpoint)
     return messages
 
 
-def _record(asked: Asked, checkpoint: str) -> QueryRecord:
-    message = QueryRecord(header=header_of(asked.frame), query_id=asked.query_id, question=asked.question)
+def record_message(asked: Asked, header: Header, checkpoint: str = '') -> QueryRecord:
+    """Return a question and what became of it, with objects as the camera saw them.
+
+    :param header: stamp of the frame, and where the objects stand
+    """
+    message = QueryRecord(header=header, query_id=asked.query_id, question=asked.question)
     message.choices = list(asked.choices)
     message.mode, message.live, message.checkpoint = asked.mode, asked.live, checkpoint
     message.value, message.message = math.nan, asked.problem

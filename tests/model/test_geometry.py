@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cooper_model import geometry
-from cooper_model.types import CameraIntrinsics, DepthMap, Frame, SceneObject, Segmentation
+from cooper_model.types import Alignment, CameraIntrinsics, DepthMap, Frame, SceneObject, Segmentation
 
 CAMERA = CameraIntrinsics(100.0, 100.0, 63.5, 47.5, 128, 96)
 
@@ -257,3 +257,42 @@ def test_up_is_found_from_floor_and_wall(degrees):
 def test_up_is_unknown_before_a_wall():
     assert geometry.estimate_up(geometry.unproject(np.full((96, 128), 2.0, np.float32), CAMERA)) is None
     assert geometry.estimate_up(np.full((96, 128, 3), np.nan, np.float32)) is None
+
+
+def test_a_relation_names_the_pixels_and_the_depth_that_it_rests_on():
+    mask, depth = square()
+    instances = mask.instances.copy()
+    instances[20:40, 10:30] = 5
+    labels = np.where(instances > 0, 1, 255).astype(np.uint8)
+    mask = replace(mask, labels=labels, instances=instances)
+    metres = depth.metres.copy()
+    metres[instances == 5] = 3.0
+    metres[20:30, 10:30] = np.nan
+    measured = np.full((96, 128), np.nan, np.float32)
+    measured[30:35, 10:30] = 3.0
+    fused = replace(depth, metres=metres, alignment=Alignment(1.0, 0.0, 0.1, 0.0))
+    objects = geometry.describe_objects(mask, fused, replace(FRAME, depth=measured))
+    (relation,) = (r for r in geometry.relations(objects) if (r.subject_id, r.predicate) == (5, 'left of'))
+    of_subject, of_object = relation.evidence
+    assert mask.instances[of_subject.pixel[1], of_subject.pixel[0]] == 5
+    assert abs(of_subject.pixel[0] - 19.5) < 1 and abs(of_subject.pixel[1] - 29.5) < 1
+    assert (of_subject.pixels, of_subject.depth, of_subject.measured) == (200, 3.0, 0.5)
+    assert (of_object.pixels, of_object.depth, of_object.measured) == (200, 2.0, 0.0)
+    # Without a fit nothing was measured, whatever the sensor said.
+    unfused = geometry.describe_objects(mask, replace(fused, alignment=None), replace(FRAME, depth=measured))
+    assert [item.evidence.measured for item in unfused] == [0.0, 0.0]
+
+
+def test_the_pixel_of_a_ring_lies_on_the_ring():
+    mask, depth = square()
+    instances = mask.instances.copy()
+    instances[42:48, 62:78] = 0
+    (found,) = geometry.describe_objects(replace(mask, instances=instances), depth, FRAME)
+    x, y = found.evidence.pixel
+    assert instances[y, x] == 3
+
+
+def test_objects_without_depth_have_pixels_and_no_depth_as_evidence():
+    mask, _ = square()
+    (found,) = geometry.describe_objects(mask, None, FRAME)
+    assert (found.evidence.pixels, found.evidence.depth, found.depth) == (0, None, None)
