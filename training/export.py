@@ -29,13 +29,31 @@ def main() -> None:
     parser.add_argument('--dtype', choices=('float16', 'bfloat16', 'float32'), default='float16')
     parser.add_argument('--shard-mb', type=int, default=SHARD_BYTES // 1_000_000, help='most megabytes a file')
     arguments = parser.parse_args()
-    config = CooperConfig.load(arguments.architecture)
-    model, autoencoder = Cooper(config), build_autoencoder(config.autoencoder)
-    start_model(arguments.run, model)
-    start_autoencoder(arguments.autoencoder, autoencoder)
-    files = [path for name in (PROMPTS, TOKENIZER) if (path := arguments.architecture / name).is_file()]
-    dtype, most = getattr(torch, arguments.dtype), arguments.shard_mb * 1_000_000
-    save_checkpoint(arguments.out, model, autoencoder, dtype=dtype, files=files, shard_bytes=most)
+    most = arguments.shard_mb * 1_000_000
+    export_run(arguments.run, arguments.autoencoder, arguments.architecture, arguments.out, arguments.dtype, most)
+
+
+def export_run(
+    run: str | Path,
+    autoencoder: str | Path,
+    architecture: Path,
+    out: Path,
+    dtype: str = 'float16',
+    shard_bytes: int = SHARD_BYTES,
+) -> None:
+    """Write the checkpoint of a run.
+
+    :param autoencoder: folder of a run or a checkpoint
+    :param architecture: folder with configuration, tokenizer and prompts
+    :param dtype: name of the weights' type in torch
+    :raises FileNotFoundError, ValueError: a folder is missing, or of another model
+    """
+    config = CooperConfig.load(architecture)
+    model, coder = Cooper(config), build_autoencoder(config.autoencoder)
+    start_model(run, model)
+    start_autoencoder(autoencoder, coder)
+    files = [path for name in (PROMPTS, TOKENIZER) if (path := architecture / name).is_file()]
+    save_checkpoint(out, model, coder, dtype=getattr(torch, dtype), files=files, shard_bytes=shard_bytes)
 
 
 if __name__ == '__main__':

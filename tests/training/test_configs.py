@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from training import autoencoder, grpo, sft, sft_traces, stage1
+from training import autoencoder, grpo, retrain_stage, sft, sft_traces, stage1
 from training.settings import read_settings
 
 CONFIGS = Path(__file__).parents[2] / 'training' / 'configs'
@@ -14,9 +14,11 @@ PROGRAMS = {
     'nano/autoencoder': autoencoder.Settings,
     'nano/continue': sft.Settings,
     'nano/grpo': grpo.Settings,
+    'nano/retrain': retrain_stage.Recipe,
     'nano/sft': sft.Settings,
     'nano/stage1': stage1.Settings,
     '7b/grpo': grpo.Settings,
+    '7b/retrain': retrain_stage.Recipe,
     '7b/sft': sft_traces.Settings,
     '7b/stage1': stage1.Settings,
 }

@@ -73,7 +73,7 @@ class RobotPictures(Listed[RobotItem]):
         super().__init__(entry, model, FRAMES, REMEDY)
 
     def _parse(self, row: Mapping[str, Any], line: Line) -> RobotItem:
-        frame = _frame_of(row, self.root)
+        frame = frame_of(row, self.root)
         if not frame.depth and not (frame.mask and self.config.colour_code.names):
             raise LeftOut('nothing valid', 'the frame has neither depth nor a mask that the checkpoint has colours for')
         self.check_length(*image_size(self.root / frame.image))
@@ -121,7 +121,7 @@ class RobotQuestions:
         path = find_list(entry.path, FRAMES, REMEDY)
         self.root = Path(entry.root or path.parent)
         self.frame_report, self.report = ReadReport(f'{self.name} frames'), ReadReport(self.name)
-        frames = read_rows(path, lambda row, line: _frame_of(row, self.root), self.frame_report)
+        frames = read_rows(path, lambda row, line: frame_of(row, self.root), self.frame_report)
         self.frames = {frame.id: frame for frame in frames}
         questions = find_list(path.with_name(QUESTIONS), QUESTIONS, REMEDY)
         items = read_rows(questions, self._parse, self.report)
@@ -207,7 +207,7 @@ def _scaled(thing: VisibleObject, across: float, down: float) -> VisibleObject:
     return replace(thing, box=box, area=round(thing.area * across * down))
 
 
-def _frame_of(row: Mapping[str, Any], root: Path) -> RobotFrame:
+def frame_of(row: Mapping[str, Any], root: Path) -> RobotFrame:
     """Return the frame of a line whose files are there and fit together.
 
     :raises LeftOut: they do not, or the line is broken
