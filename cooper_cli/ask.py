@@ -29,6 +29,7 @@ def ask(
     device: options.Device = None,
     threads: options.Threads = None,
     namespace: Annotated[str, typer.Option(help='ROS namespace of the node.')] = '',
+    camera: Annotated[str, typer.Option(help='Name of the camera, of a node with several.')] = '',
     timeout: Annotated[float, typer.Option(min=0.1, help='Longest wait for the node and its answer [s].')] = 60.0,
 ) -> None:
     """Ask a spatial question about an image, or, without --image, of a running node."""
@@ -52,7 +53,7 @@ def ask(
         from cooper_cli import ask_ros
 
         asked = {'mode': mode, 'choices': offered, 'out': out, 'stream': stream, 'json': json}
-        ask_ros.run(question, **asked, timeout=timeout, namespace=namespace)
+        ask_ros.run(question, **asked, timeout=timeout, namespace=namespace, camera=camera)
         return
     from cooper_cli.pictures import load_frame, make_folder
     from cooper_cli.session import open_reasoner

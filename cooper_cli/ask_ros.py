@@ -23,6 +23,7 @@ def run(
     json: bool = False,
     timeout: float = 60.0,
     namespace: str = '',
+    camera: str = '',
 ) -> None:
     """Ask the node ``cooper`` of this ROS domain by its action and print what it says.
 
@@ -30,6 +31,7 @@ def run(
     :param stream: print thoughts as they come
     :param timeout: longest wait for node and answer together [s]
     :param namespace: of the node
+    :param camera: whose frame the question is about, of a node with several; empty = the first
     :raises RuntimeError: there is no node, no reply in time, or the node cannot answer; the text says why
     """
     from cooper_cli.pictures import make_folder
@@ -39,7 +41,7 @@ def run(
         make_folder(out)
     teller = _Teller(note if json else say if stream else None)
     with CooperClient(namespace=f'/{namespace.strip("/")}') as client:
-        reply = client.ask(Question(question, tuple(choices), mode), timeout, teller.hear)
+        reply = client.ask(Question(question, tuple(choices), mode, camera=camera), timeout, teller.hear)
     teller.flush()
     if not reply.success:
         raise RuntimeError(f'the node could not answer: {reply.message}')

@@ -16,6 +16,7 @@ def node(
     quantise: options.Quantise = None,
     namespace: Annotated[str, typer.Option(help='ROS namespace.')] = '',
     compressed: Annotated[bool, typer.Option('--compressed', help='Subscribe to image_raw/compressed.')] = False,
+    cameras: Annotated[str, typer.Option(help='Names of several cameras, by commas; empty = one without a name.')] = '',
     rate: Annotated[float, typer.Option(min=0.0, help='Perceived frames a second; 0 = only on demand.')] = 2.0,
     seed: options.Seed = 0,
     ros_args: Annotated[
@@ -33,6 +34,7 @@ def node(
         'graphs': '' if graphs is None else str(graphs.resolve()),
         'quantise': quantise or '',
         'image_transport': 'compressed' if compressed else 'raw',
+        'cameras': cameras.split(','),
         'perception_rate': rate,
         'seed': seed,
     }

@@ -51,6 +51,7 @@ class Question:
     :param choices: possible answers, empty for a free answer
     :param mode: auto, direct, text or perception; empty = the node's default
     :param stamp_ns: of the camera frame to ask about [ns]; 0 = the newest
+    :param camera: name of the camera to ask about, of a node with several; empty = the first
     :param image: ``(height, width, 3)`` uint8 RGB to ask about instead of the camera
     :raises ValueError: the mode is unknown
     """
@@ -60,6 +61,7 @@ class Question:
     mode: str = ''
     stamp_ns: int = 0
     image: np.ndarray | None = None
+    camera: str = ''
 
     def __post_init__(self) -> None:
         if self.mode and self.mode not in MODES:
@@ -206,15 +208,18 @@ class CooperClient:
             return reply
         raise ClientError(f'{self.target}/ask ended with goal status {outcome.status}: {reply.message}')
 
-    def relations(self, subject: str = '', predicate: str = '', object: str = '', timeout: float = 30.0) -> Scene:
+    def relations(
+        self, subject: str = '', predicate: str = '', object: str = '', timeout: float = 30.0, camera: str = ''
+    ) -> Scene:
         """Read relations of the newest perceived frame by ``~/get_relations``; an empty filter matches all.
 
+        :param camera: name of the camera, of a node with several; empty = the first
         :raises NodeUnreachable: there is no such node
         :raises NoReply: nothing came within ``timeout`` seconds
         :raises ClientError: the node could not tell
         """
         self._require(self._relations, timeout)
-        request = GetRelations.Request(subject=subject, predicate=predicate, object=object)
+        request = GetRelations.Request(subject=subject, predicate=predicate, object=object, camera=camera)
         response = self._wait(self._relations.call_async(request), timeout, 'get_relations')
         if not response.success:
             raise ClientError(f'{self.target}/get_relations: {response.message}')
@@ -302,6 +307,7 @@ def _filled(request: Any, question: Question) -> Any:
     request.question = question.text
     request.choices = list(question.choices)
     request.mode = question.mode
+    request.camera = question.camera
     request.stamp = stamp_from_ns(question.stamp_ns)
     if question.image is not None:
         request.image = image_message(question.image, 'rgb8', Header(stamp=request.stamp))

@@ -1,8 +1,9 @@
-"""What ``/diagnostics`` says about the camera and the model."""
+"""What ``/diagnostics`` says about the cameras and the model."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
@@ -11,6 +12,8 @@ from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import QoSProfile
 
+from cooper_ros.cameras import Camera
+from cooper_ros.frames import FrameCounts
 from cooper_ros.parameters import Parameters
 from cooper_ros.pipeline import Pipeline
 from cooper_ros.recording.recorder import RecordingState
@@ -19,8 +22,16 @@ _PATIENCE_SECONDS = 3.0
 _REMINDER_SECONDS = 30.0
 
 
+@dataclass(frozen=True)
+class _Before:
+    """A camera at the last message: its counts, and for how long it has been silent [s]."""
+
+    counts: FrameCounts = FrameCounts()
+    silent: float = 0.0
+
+
 class Diagnostics:
-    """Publishes three statuses, *camera*, *model* and *recording*, in every lifecycle state.
+    """Publishes statuses in every lifecycle state: *model*, *recording*, and *camera* with the name of each.
 
     :ivar problem: why the node could not be configured; empty where it could
     """
@@ -41,9 +52,7 @@ class Diagnostics:
         self._recording_state = recording
         self._dropped = 0
         self._failed = 0
-        self._received = 0
-        self._undecodable = 0
-        self._silent = 0.0
+        self._before: dict[str, _Before] = {}
         self._perceived = 0
         self._publisher = node.create_publisher(DiagnosticArray, '/diagnostics', QoSProfile(depth=10))
         self._period = parameters['diagnostics_period']
@@ -54,7 +63,7 @@ class Diagnostics:
     def _publish(self) -> None:
         message = DiagnosticArray()
         message.header.stamp = self._node.get_clock().now().to_msg()
-        message.status = [self._camera(), self._model(), self._recording()]
+        message.status = [*map(self._camera, self._pipeline.cameras), self._model(), self._recording()]
         self._publisher.publish(message)
         if self._period != self._parameters['diagnostics_period']:
             self._period = self._parameters['diagnostics_period']
@@ -66,26 +75,25 @@ class Diagnostics:
         hardware = self._parameters['checkpoint'] or 'cooper-nano'
         return DiagnosticStatus(level=level, name=f'{name}: {part}', message=text, hardware_id=hardware, values=pairs)
 
-    def _camera(self) -> DiagnosticStatus:
-        frames = self._pipeline.frames
+    def _camera(self, camera: Camera) -> DiagnosticStatus:
+        frames = camera.frames
         counts, age = frames.counts, frames.age()
+        before = self._before.get(camera.name, _Before())
         oldest = self._parameters['max_image_age']
-        rate = (counts.received - self._received) / self._period
-        self._received = counts.received
         level, text = DiagnosticStatus.OK, 'images arrive'
         if not self._active():
             level, text = DiagnosticStatus.STALE, 'the node is not active'
         elif age is None:
             level, text = DiagnosticStatus.STALE, f'no image on {frames.image_topic} yet; start a camera, or remap it'
-        elif counts.undecodable > self._undecodable:
+        elif counts.undecodable > before.counts.undecodable:
             level, text = DiagnosticStatus.ERROR, frames.last_error
         elif 0 < oldest < age:
             level, text = DiagnosticStatus.STALE, f'no image for {age:.1f} s; check the camera'
         elif frames.companions.camera_info is None:
             level, text = DiagnosticStatus.WARN, 'no camera_info, so objects have no metres; remap camera_info'
-        self._undecodable = counts.undecodable
-        self._silent = self._silent + self._period if level == DiagnosticStatus.STALE and self._active() else 0.0
-        if self._silent > _PATIENCE_SECONDS:
+        silent = before.silent + self._period if level == DiagnosticStatus.STALE and self._active() else 0.0
+        self._before[camera.name] = _Before(counts, silent)
+        if silent > _PATIENCE_SECONDS:
             self._node.get_logger().warning(text, throttle_duration_sec=_REMINDER_SECONDS)
         values = {
             'received': counts.received,
@@ -93,10 +101,10 @@ class Diagnostics:
             'dropped': counts.dropped,
             'undecodable': counts.undecodable,
             'lost in transport': counts.lost,
-            'rate [Hz]': f'{rate:.2f}',
+            'rate [Hz]': f'{(counts.received - before.counts.received) / self._period:.2f}',
             'age of newest [s]': '' if age is None else f'{age:.3f}',
         }
-        return self._status('camera', level, text, values)
+        return self._status(f'camera {camera.name}'.rstrip(), level, text, values)
 
     def _model(self) -> DiagnosticStatus:
         worker, counts = self._pipeline.worker, self._pipeline.counts

@@ -71,6 +71,7 @@ class Question:
     """One question about one frame.
 
     :param live: the frame is the camera's, so that what is perceived in it is worth publishing
+    :param camera: name of the camera that was asked
     """
 
     frame: Frame
@@ -78,6 +79,7 @@ class Question:
     choices: tuple[str, ...] = ()
     mode: str = 'auto'
     live: bool = False
+    camera: str = ''
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The node ``cooper``: camera images in, depth, segmentation, relations and answers out.
+"""The node ``cooper``: images of one or several cameras in, depth, segmentation, relations and answers out.
 
 Threads: the executor's answer requests and store images; one worker owns the model. A request waits for the worker in
 an executor thread, and the worker takes at most ``pipeline.CAPACITY`` requests, so threads remain for all the rest.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import sys
 import traceback
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -18,24 +17,15 @@ from rclpy.clock import Clock, ClockType
 from rclpy.exceptions import ParameterException
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.logging import get_logger
-from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
-try:
-    from rclpy.event_handler import SubscriptionEventCallbacks, UnsupportedEventTypeError
-except ImportError:  # Humble
-    from rclpy.qos_event import SubscriptionEventCallbacks, UnsupportedEventTypeError
-
-from cooper_model.types import DepthMap, Frame, Modality
+from cooper_model.types import DepthMap, Frame
+from cooper_ros.cameras import Cameras
 from cooper_ros.conversions import header_of
 from cooper_ros.diagnostics import Diagnostics
-from cooper_ros.frames import FrameStore
-from cooper_ros.inference import Perceived
 from cooper_ros.parameters import Parameters
 from cooper_ros.pipeline import CAPACITY, EXPECTED, Pipeline
 from cooper_ros.placer import Place, Placer
-from cooper_ros.publishers import Publishers
 from cooper_ros.recording.messages import Asked, topic_names
 from cooper_ros.recording.other_topics import OtherTopics
 from cooper_ros.recording.recorder import Recorder
@@ -49,26 +39,20 @@ _THROTTLE_SECONDS = 5.0
 
 
 class CooperNode(LifecycleNode):
-    """The lifecycle node. *Configure* loads the model, *activate* subscribes to the camera."""
+    """The lifecycle node. *Configure* loads the model, *activate* subscribes to the cameras."""
 
     def __init__(self, **options: Any) -> None:
         # rclpy destroys the node also when its construction fails, so what that needs comes first.
-        self._outputs: Publishers | None = None
         self._placer: Placer | None = None
         self._requests: Requests | None = None
         self._pipeline: Pipeline | None = None
         self._recorder: Recorder | None = None
         self._active = False
-        self._camera: list[Any] = []
         super().__init__('cooper', **options)
         self._settings = Parameters(self)
-        info_topic = self.resolve_topic_name('camera_info')
-        self._frames = FrameStore(self._image_topic(), info_topic, self.get_logger().warning)
-        self._camera_group = MutuallyExclusiveCallbackGroup()
-        self._pipeline = Pipeline(
-            self._frames, self._settings, self._publish, self._wanted, self._on_perception_error
-        )
-        self._recorder = Recorder(topic_names(self.resolve_topic_name), self._settings, self._pipeline)
+        self._cameras = Cameras(self, self._settings)
+        self._pipeline = Pipeline(self._cameras, self._settings, self._on_perception_error)
+        self._recorder = Recorder(partial(topic_names, self.resolve_topic_name), self._settings, self._cameras)
         self._others = OtherTopics(self, self._recorder, self._settings)
         self._requests = Requests(self, self._pipeline, lambda: self._active, self._place, self._tell)
         self._corrections = CorrectService(self, self._recorder)
@@ -85,10 +69,6 @@ class CooperNode(LifecycleNode):
         if self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
             self.trigger_activate()
 
-    def _image_topic(self) -> str:
-        compressed = self._settings['image_transport'] == 'compressed'
-        return self.resolve_topic_name('image_raw/compressed' if compressed else 'image_raw')
-
     # Lifecycle
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -102,37 +82,21 @@ class CooperNode(LifecycleNode):
             return TransitionCallbackReturn.FAILURE
         self._diagnostics.problem = ''
         self._placer = Placer(self, self._settings['target_frame'])
-        self._outputs = Publishers(self, self._placer)
+        self._cameras.offer(self._placer)
         self._settings.configured = True
         self.get_logger().info('the model is loaded')
         return TransitionCallbackReturn.SUCCESS
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Subscribe to the camera."""
-        reliable = self._settings['image_reliability'] == 'reliable'
-        quality = QoSProfile(
-            depth=1, reliability=ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT
-        )
-        kind = CompressedImage if self._settings['image_transport'] == 'compressed' else Image
-        self._frames.image_topic = self._image_topic()
-        for message_type, topic, callback in (
-            (kind, self._frames.image_topic, self._on_image),
-            (CameraInfo, 'camera_info', self._frames.add_camera_info),
-            (Image, 'depth_registered/image_rect', self._frames.companions.add_depth),
-        ):
-            subscribe = partial(self.create_subscription, message_type, topic, callback, quality)
-            events = _loss_events(self._frames.add_lost) if callback == self._on_image else None
-            try:
-                subscription = subscribe(callback_group=self._camera_group, event_callbacks=events)
-            except UnsupportedEventTypeError:
-                subscription = subscribe(callback_group=self._camera_group)
-            self._camera.append(subscription)
+        """Subscribe to the cameras."""
+        self._cameras.subscribe(self._pipeline.image_arrived)
         self._active = True
-        self.get_logger().info(f'active: waits for images on {self._frames.image_topic}')
+        topics = ', '.join(camera.frames.image_topic for camera in self._cameras)
+        self.get_logger().info(f'active: waits for images on {topics}')
         return super().on_activate(state)
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Leave the camera alone."""
+        """Leave the cameras alone."""
         self._unsubscribe()
         return super().on_deactivate(state)
 
@@ -156,17 +120,14 @@ class CooperNode(LifecycleNode):
 
     def _unsubscribe(self) -> None:
         self._active = False
-        for subscription in self._camera:
-            self.destroy_subscription(subscription)
-        self._camera.clear()
-        self._frames.clear()
+        self._cameras.unsubscribe()
 
     def _release(self) -> None:
         self._pipeline.stop()
-        if self._outputs is not None:
-            self._outputs.destroy()
+        self._cameras.withdraw()
+        if self._placer is not None:
             self._placer.destroy()
-            self._outputs = self._placer = None
+            self._placer = None
         self._settings.configured = False
 
     def close(self) -> None:
@@ -188,22 +149,7 @@ class CooperNode(LifecycleNode):
             self._release()
         super().destroy_node()
 
-    # Between camera, pipeline and publishers
-
-    def _on_image(self, message: Any) -> None:
-        self._frames.add_image(message)
-        self._pipeline.image_arrived()
-
-    def _wanted(self) -> frozenset[Modality]:
-        if self._outputs is None:
-            return frozenset()
-        points, markers = self._settings['publish_points'], self._settings['publish_markers']
-        return self._outputs.wanted(points=points, markers=markers)
-
-    def _publish(self, perceived: Perceived) -> None:
-        if self._outputs is not None and self._active:
-            points, markers = self._settings['publish_points'], self._settings['publish_markers']
-            self._outputs.publish(perceived, points=points, markers=markers)
+    # Between questions, recorder and cameras
 
     def _place(self, frame: Frame, depth: DepthMap | None) -> Place:
         placer = self._placer
@@ -211,19 +157,13 @@ class CooperNode(LifecycleNode):
 
     def _tell(self, asked: Asked, place: Place) -> None:
         self._recorder.add_question(asked)
-        if self._outputs is not None and self._active:
-            self._outputs.publish_answer(asked, place, markers=self._settings['publish_markers'])
+        self._cameras[asked.camera].show(asked, place)
 
     def _on_perception_error(self, error: Exception) -> None:
         text = f'perception: {error}'
         if not isinstance(error, EXPECTED):
             text += '\n' + ''.join(traceback.format_exception(type(error), error, error.__traceback__))
         self.get_logger().error(text, throttle_duration_sec=_THROTTLE_SECONDS)
-
-
-def _loss_events(count: Callable[[int], None]) -> SubscriptionEventCallbacks:
-    """Return subscription events that tell how many messages the middleware lost."""
-    return SubscriptionEventCallbacks(message_lost=lambda info: count(info.total_count_change))
 
 
 def main(args: list[str] | None = None) -> None:

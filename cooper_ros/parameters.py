@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +26,7 @@ class Spec:
     :param limits: least and greatest value of a number
     :param choices: values that a text, or each of a list of texts, may have
     :param excluded: numbers within the limits that cannot be used
+    :param check: returns why a value cannot be taken, or an empty text
     :param fixed: can be changed only while the node is unconfigured, because it decides what is loaded or subscribed
     """
 
@@ -34,6 +36,7 @@ class Spec:
     limits: tuple[float, float] | None = None
     choices: tuple[str, ...] = ()
     excluded: tuple[int, ...] = ()
+    check: Callable[[Any], str] | None = None
     fixed: bool = False
 
     def descriptor(self) -> ParameterDescriptor:
@@ -55,11 +58,25 @@ class Spec:
         """Return why ``value`` cannot be taken, or an empty text. Ranges are checked by rclpy from the descriptor."""
         if value in self.excluded:
             return f'{self.name}: {value} cannot be used; expected {self.description}'
+        if self.check is not None and (reason := self.check(value)):
+            return f'{self.name}: {reason}'
         if not self.choices:
             return ''
         values = [value] if isinstance(value, str) else list(value)
         wrong = [each for each in values if each not in self.choices]
         return f'{self.name}: {wrong[0]!r} is unknown, expected {" | ".join(self.choices)}' if wrong else ''
+
+
+def _camera_problem(names: Sequence[str]) -> str:
+    """Return why cameras cannot be called this, or an empty text."""
+    if list(names) == ['']:
+        return ''
+    for name in names:
+        if not re.fullmatch(r'[A-Za-z](_?[A-Za-z0-9])*', name):
+            return f'{name!r} is no name of a camera; expected letters, digits and single underscores, as in front_left'
+        if list(names).count(name) > 1:
+            return f'{name!r} stands there twice; name each camera once'
+    return '' if names else "no camera is named; expected [''] for one without a name"
 
 
 SPECS = (
@@ -69,7 +86,8 @@ SPECS = (
     Spec('quantise', '', 'formats of weights for torch, for example int8 or int4; empty = as they are', fixed=True),
     Spec('device', '', 'device of the backend, for example cpu or cuda:0; empty = the best that is there', fixed=True),
     Spec('autostart', True, 'configure and activate the node at its start', fixed=True),
-    Spec('perception_rate', 2.0, 'perceived frames a second [Hz]; 0 = only on demand', (0.0, 60.0)),
+    Spec('cameras', [''], "names of the cameras; [''] = one without a name", check=_camera_problem, fixed=True),
+    Spec('perception_rate', 2.0, 'perceived frames a second of each camera [Hz]; 0 = only on demand', (0.0, 60.0)),
     Spec('modalities', list(MODALITIES), 'what is perceived continuously', choices=MODALITIES),
     Spec('default_mode', 'auto', 'how a question without a mode is answered', choices=MODES),
     Spec('seed', 0, 'seed of the noise that images are generated from', (0, 2**31 - 1)),

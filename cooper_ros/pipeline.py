@@ -1,4 +1,4 @@
-"""Frames in, maps and answers out: the newest frame, the worker and the model put together."""
+"""Frames in, maps and answers out: the newest frames, the worker and the model put together."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from cooper_model.types import Answer, Cancelled, Event, Frame, Modality
+from cooper_model.types import Answer, Cancelled, Event, Modality
+from cooper_ros.cameras import Camera, Cameras, UnknownCamera
 from cooper_ros.encodings import ConversionError
-from cooper_ros.frames import FrameStore, NoFrame
+from cooper_ros.frames import NoFrame
 from cooper_ros.inference import BadQuestion, Inference, Perceived, Question, Settings, Source, check_mode
 from cooper_ros.parameters import MODALITIES, Parameters
+from cooper_ros.turns import Turns
 from cooper_ros.worker import Busy, Closed, InferenceWorker, Job, Stop
 
 CAPACITY = 8
 _POLL_SECONDS = 0.05
-# A camera that is a little early must not lose every other frame.
-_EARLY = 0.1
 ResultT = TypeVar('ResultT')
 
 
@@ -27,7 +27,7 @@ class QueryTimeout(TimeoutError):
 
 
 # What a request may meet in ordinary life. Everything else is a fault of the node, and is logged with its traceback.
-EXPECTED = (BadQuestion, ConversionError, NoFrame, Busy, Closed, QueryTimeout, Cancelled)
+EXPECTED = (BadQuestion, ConversionError, NoFrame, UnknownCamera, Busy, Closed, QueryTimeout, Cancelled)
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class WorkCounts:
 
 @dataclass(frozen=True)
 class _Last:
-    """What was perceived last: when (monotonic [s]), and how many frames had come before it began."""
+    """What was perceived last of a camera: when (monotonic [s]), and how many frames had come before it began."""
 
     perceived: Perceived
     finished: float
@@ -52,31 +52,25 @@ class _Last:
 
 
 class Pipeline:
-    """Runs the model for the node: continuously on the newest frame, and on request.
+    """Runs the model for the node: continuously on the newest frame of each camera in turn, and on request.
 
-    :param publish: takes each perceived frame, in the worker's thread
-    :param wanted: which maps somebody listens to
     :param on_error: told of every failure of the continuous perception
     """
 
     def __init__(
         self,
-        frames: FrameStore,
+        cameras: Cameras,
         parameters: Parameters,
-        publish: Callable[[Perceived], None],
-        wanted: Callable[[], frozenset[Modality]],
         on_error: Callable[[Exception], None],
     ) -> None:
-        self.frames = frames
+        self.cameras = cameras
         self.enabled = True
         self.counts = WorkCounts()
         self._parameters = parameters
-        self._publish = publish
-        self._wanted = wanted
         self._on_error = on_error
         self._worker: InferenceWorker[Inference] | None = None
-        self._due = 0.0
-        self._last: _Last | None = None
+        self._turns = Turns()
+        self._last: dict[str, _Last] = {}
 
     @property
     def worker(self) -> InferenceWorker[Inference] | None:
@@ -89,7 +83,7 @@ class Pipeline:
         :raises Exception: whatever loading raised
         """
         self.stop()
-        self.counts = WorkCounts()
+        self.counts, self._turns = WorkCounts(), Turns()
         values = {name: self._parameters[name] or None for name in ('checkpoint', 'device', 'graphs', 'quantise')}
         source = Source(backend=self._parameters['backend'], **values)
         worker = InferenceWorker(lambda: Inference(source), self._continuous, self._on_failure, CAPACITY)
@@ -101,11 +95,7 @@ class Pipeline:
         worker, self._worker = self._worker, None
         if worker is not None:
             worker.close()
-        self._last = None
-
-    def newest(self) -> Frame:
-        """Return the newest frame, unless it is older than max_image_age; raises as ``FrameStore.newest``."""
-        return self.frames.newest(self._parameters['max_image_age'])
+        self._last = {}
 
     def _settings(self) -> Settings:
         sampler = {name: self._parameters[f'sampler.{name}'] for name in ('num_timesteps', 'image_scale', 'text_scale')}
@@ -119,18 +109,32 @@ class Pipeline:
     # In the worker's thread
 
     def _continuous(self, model: Inference, stop: Stop) -> None:
-        wanted = self._wanted()
-        modalities = tuple(name for name in self._parameters['modalities'] if name in wanted)
-        if modalities and self.enabled:
-            self._perceive(model, modalities, stop)
+        """Perceive the newest frame of the camera whose turn it is."""
+        turns = self._turns
+        try:
+            with turns.turn() as name:
+                if name is not None and self.enabled:
+                    self._perceive_wanted(model, self.cameras[name], stop)
+        finally:
+            worker = self._worker
+            if turns.waiting and worker is not None:
+                worker.wake()
 
-    def _perceive(self, model: Inference, modalities: tuple[Modality, ...], stop: Stop) -> Perceived:
-        received = self.frames.counts.received
-        perceived = model.perceive(self.newest(), modalities, self._settings(), stop)
-        self._last = _Last(perceived, time.monotonic(), received)
+    def _perceive_wanted(self, model: Inference, camera: Camera, stop: Stop) -> None:
+        wanted = camera.wanted()
+        modalities = tuple(name for name in self._parameters['modalities'] if name in wanted)
+        if modalities:
+            self._perceive(model, camera, modalities, stop)
+
+    def _perceive(
+        self, model: Inference, camera: Camera, modalities: tuple[Modality, ...], stop: Stop
+    ) -> Perceived:
+        received = camera.frames.counts.received
+        perceived = model.perceive(camera.newest(), modalities, self._settings(), stop)
+        self._last[camera.name] = _Last(perceived, time.monotonic(), received)
         count = self.counts.perceived + 1
         self.counts = replace(self.counts, perceived=count, perceive_seconds=perceived.seconds)
-        self._publish(perceived)
+        camera.publish(perceived)
         return perceived
 
     def _answer(self, model: Inference, question: Question, on_event: Callable[[Event], None], stop: Stop) -> Answer:
@@ -138,11 +142,13 @@ class Pipeline:
         answer = model.ask(question, self._settings(), on_event, stop)
         seconds = time.monotonic() - began
         self.counts = replace(self.counts, answered=self.counts.answered + 1, answer_seconds=seconds)
-        newer = self._last is not None and self._last.perceived.frame.stamp_ns > question.frame.stamp_ns
+        last = self._last.get(question.camera)
+        newer = last is not None and last.perceived.frame.stamp_ns > question.frame.stamp_ns
         if question.live and not newer and (answer.depth or answer.segmentation):
             least = self._parameters['min_object_area']
+            perceived = Perceived(question.frame, answer.depth, answer.segmentation, least, seconds)
             try:
-                self._publish(Perceived(question.frame, answer.depth, answer.segmentation, least, seconds))
+                self.cameras[question.camera].publish(perceived)
             except Exception as error:  # noqa: BLE001 - the answer gets out whatever becomes of its maps
                 self._on_failure(error)
         return answer
@@ -157,16 +163,13 @@ class Pipeline:
 
     # In other threads
 
-    def image_arrived(self) -> None:
-        """Perceive the newest frame if the rate allows it."""
+    def image_arrived(self, camera: str) -> None:
+        """Perceive the newest frame of a camera when its turn comes, if the rate allows it."""
         rate, worker = self._parameters['perception_rate'], self._worker
         if worker is None or not self.enabled or rate <= 0:
             return
-        now = time.monotonic()
-        if now < self._due - _EARLY / rate:
-            return
-        self._due = max(self._due + 1 / rate, now)
-        worker.wake()
+        if self._turns.ask(camera, rate):
+            worker.wake()
 
     def ask(self, question: Question, on_event: Callable[[Event], None], stop: Stop) -> Answer:
         """Answer a question, waiting for its turn. An empty mode stands for the parameter default_mode.
@@ -182,27 +185,27 @@ class Pipeline:
         check_mode(question.mode)
         return self._finish(lambda model, cancelled: self._answer(model, question, on_event, cancelled), stop)
 
-    def perceived(self, stop: Stop) -> Perceived:
-        """Return depth, segmentation and relations of the newest frame, made now unless there are fresh ones.
+    def perceived(self, camera: Camera, stop: Stop) -> Perceived:
+        """Return depth, segmentation and relations of a camera's newest frame, made now unless there are fresh ones.
 
         :raises NoFrame, ConversionError: there is no frame to perceive
         :raises Cancelled, Busy, Closed, QueryTimeout: as in :meth:`ask`
         """
-        last = self._last
-        if last is not None and self._fresh(last):
+        last = self._last.get(camera.name)
+        if last is not None and self._fresh(last, camera):
             return last.perceived
-        return self._finish(lambda model, cancelled: self._perceive(model, MODALITIES, cancelled), stop)
+        return self._finish(lambda model, cancelled: self._perceive(model, camera, MODALITIES, cancelled), stop)
 
-    def _fresh(self, last: _Last) -> bool:
+    def _fresh(self, last: _Last, camera: Camera) -> bool:
         """Whether no newer frame has come, or continuous perception takes it only later anyway."""
-        age, oldest = self.frames.age(), self._parameters['max_image_age']
+        age, oldest = camera.frames.age(), self._parameters['max_image_age']
         if last.perceived.segmentation is None or last.perceived.depth is None:
             return False
         if age is None or 0 < oldest < age:
             return False
         rate = self._parameters['perception_rate']
         recent = self.enabled and rate > 0 and time.monotonic() - last.finished < 2 / rate
-        return recent or last.received == self.frames.counts.received
+        return recent or last.received == camera.frames.counts.received
 
     def _finish(self, work: Callable[[Inference, Stop], ResultT], stop: Stop) -> ResultT:
         """Have the worker do ``work`` and wait for it."""

@@ -28,7 +28,7 @@ from cooper_ros.inference import Perceived
 from cooper_ros.markers import scene_markers
 from cooper_ros.placer import Place, Placer
 from cooper_ros.recording.messages import Asked, record_message
-from cooper_ros.topics import ANSWERS, OUTPUTS
+from cooper_ros.topics import ANSWERS, OUTPUTS, of_camera
 
 # Reliable reaches both reliable and best-effort subscribers.
 # All maps of a frame leave at once, and a subscriber takes its time with the large ones.
@@ -60,23 +60,25 @@ class _Shown:
 
 
 class Publishers:
-    """The node's publishers; they exist while it is configured and speak while it is active.
+    """The publishers of one camera; they exist while the node is configured and speak while it is active.
 
     :param placer: says in which frame points, markers and scene are published
+    :param camera: name that their topics stand below; empty for none
     """
 
-    def __init__(self, node: LifecycleNode, placer: Placer) -> None:
+    def __init__(self, node: LifecycleNode, placer: Placer, camera: str = '') -> None:
         self._node = node
         self._placer = placer
         self._publishers: dict[str, LifecyclePublisher] = {
-            name: node.create_lifecycle_publisher(kind, f'~/{name}', _RELIABLE) for name, kind in OUTPUTS.items()
+            name: node.create_lifecycle_publisher(kind, f'~/{of_camera(name, camera)}', _RELIABLE)
+            for name, kind in OUTPUTS.items()
         }
-        self._answers = node.create_lifecycle_publisher(QueryRecord, f'~/{ANSWERS}', _RELIABLE)
+        self._answers = node.create_lifecycle_publisher(QueryRecord, f'~/{of_camera(ANSWERS, camera)}', _RELIABLE)
         self._vision = _vision_msgs()
         self._labels: tuple[str, ...] | None = None
         if self._vision is not None:
             label_info = node.create_lifecycle_publisher(
-                self._vision.LabelInfo, '~/segmentation/label_info', _LATCHED
+                self._vision.LabelInfo, f'~/{of_camera("segmentation/label_info", camera)}', _LATCHED
             )
             self._publishers['segmentation/label_info'] = label_info
         self._answer = ''

@@ -24,6 +24,7 @@ from std_srvs.srv import SetBool
 from cooper_model.types import DepthMap, Event, Frame
 from cooper_msgs.action import Ask
 from cooper_msgs.srv import GetRelations, Query
+from cooper_ros.cameras import Camera
 from cooper_ros.conversions import header_of, stamp_to_ns
 from cooper_ros.inference import Question
 from cooper_ros.pipeline import EXPECTED, Pipeline
@@ -105,12 +106,12 @@ class Requests:
                 '(if that fails, its log says why)'
             )
 
-    def _frame(self, request: Any) -> Frame:
-        """Return the frame that a request means: its image, else its stamp, else the newest."""
+    def _frame(self, request: Any, camera: Camera) -> Frame:
+        """Return the frame that a request means: its image, else its stamp, else the newest of its camera."""
         if not is_empty(request.image):
-            return self._pipeline.frames.attach(request.image)
+            return camera.frames.attach(request.image)
         stamp = stamp_to_ns(request.stamp)
-        return self._pipeline.frames.at(stamp) if stamp else self._pipeline.newest()
+        return camera.frames.at(stamp) if stamp else camera.newest()
 
     def _answer(
         self, request: Any, message: Any, on_event: Callable[[Event, Frame], None], stop: Callable[[], bool]
@@ -119,11 +120,14 @@ class Requests:
         message.query_id = uuid.uuid4().hex
         message.value = math.nan
         self._require_active()
-        frame = self._frame(request)
+        camera = self._pipeline.cameras[request.camera]
+        frame = self._frame(request, camera)
         message.header = header_of(frame)
         live = is_empty(request.image)
-        question = Question(frame, request.question, tuple(request.choices), request.mode, live)
-        asked = Asked(message.query_id, question.text, question.choices, question.mode, frame, live, None)
+        question = Question(frame, request.question, tuple(request.choices), request.mode, live, camera.name)
+        asked = Asked(
+            message.query_id, question.text, question.choices, question.mode, frame, live, None, camera=camera.name
+        )
         try:
             answer = self._pipeline.ask(question, lambda event: on_event(event, frame), stop)
         except Exception as error:
@@ -132,13 +136,9 @@ class Requests:
         place = self._place(frame, answer.depth)
         self._tell(replace(asked, answer=answer), place)
         if live:
-            message.message = self._warning(frame)
+            message.message = _warning(frame, camera)
         fill_answer(message, answer, frame, place)  # last, because it says that all went well
         return message
-
-    def _warning(self, frame: Frame) -> str:
-        """Return why there are no metres in a camera's frame, or an empty text."""
-        return self._pipeline.frames.companions.warning if frame.intrinsics is None else ''
 
     def _on_query(self, request: Query.Request, response: Query.Response) -> Query.Response:
         try:
@@ -179,8 +179,9 @@ class Requests:
     ) -> GetRelations.Response:
         try:
             self._require_active()
-            perceived = self._pipeline.perceived(self._stopping.is_set)
-            response.message = self._warning(perceived.frame)
+            camera = self._pipeline.cameras[request.camera]
+            perceived = self._pipeline.perceived(camera, self._stopping.is_set)
+            response.message = _warning(perceived.frame, camera)
             fill_relations(response, request, perceived, self._place(perceived.frame, perceived.depth))
         except Exception as error:  # noqa: BLE001 - told to the asker and logged
             response.message = self._report('get_relations', error)
@@ -192,3 +193,8 @@ class Requests:
         state = 'runs' if request.data else 'stopped; questions are still answered'
         response.message = f'continuous perception {state}'
         return response
+
+
+def _warning(frame: Frame, camera: Camera) -> str:
+    """Return why there are no metres in a camera's frame, or an empty text."""
+    return camera.frames.companions.warning if frame.intrinsics is None else ''

@@ -1,4 +1,4 @@
-"""What the node publishes of a frame, below its own name, for who publishes and who listens."""
+"""The topics of the node: what it hears of each camera, what it publishes of a frame, what it records."""
 
 from __future__ import annotations
 
@@ -6,6 +6,13 @@ from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from visualization_msgs.msg import MarkerArray
 
 from cooper_msgs.msg import SceneGraph
+
+INPUTS: dict[str, str] = {
+    'image': 'image_raw',
+    'camera_info': 'camera_info',
+    'depth': 'depth_registered/image_rect',
+}
+"""Topics of a camera by what they are to it."""
 
 OUTPUTS: dict[str, type] = {
     'depth/image': Image,
@@ -20,8 +27,25 @@ OUTPUTS: dict[str, type] = {
     'markers': MarkerArray,
     'scene': SceneGraph,
 }
+"""What is published of a frame, below the node's own name."""
+
 METRIC_OUTPUTS = ('depth/image', 'points')
 """Published only where depth is in metres."""
 
 ANSWERS = 'answers'
 """cooper_msgs/QueryRecord of each question, answered or not."""
+
+RECORDED: dict[str, str] = {
+    'asked_image': '~/recorded/image',
+    'depth_color': '~/recorded/depth_color',
+    'segmentation': '~/recorded/segmentation',
+    'instances': '~/recorded/instances',
+    'record': '~/recorded/question',
+    'correction': '~/recorded/correction',
+}
+"""Topics that stand in recordings alone."""
+
+
+def of_camera(topic: str, camera: str) -> str:
+    """Return a topic as it is called for a camera; one without a name has it as it is."""
+    return f'{camera}/{topic}' if camera else topic

@@ -19,7 +19,7 @@ from std_msgs.msg import String
 
 from cooper_ros.conversions import frame_from_message, stamp_to_ns
 from cooper_ros.encodings import colour_from_image
-from cooper_ros.topics import OUTPUTS
+from cooper_ros.topics import INPUTS, OUTPUTS, of_camera
 
 KEPT_INPUTS = 60
 INCOMPLETE = 5
@@ -61,9 +61,12 @@ class Watcher:
     :param namespace: in which both are, without a slash at its end; empty for none
     :param compressed: whether the camera publishes compressed images
     :param picture_seconds: a set of pictures is kept every so often
+    :param camera: name of the camera that is watched, of a node with several
     """
 
-    def __init__(self, node: Node, namespace: str, compressed: bool, picture_seconds: float) -> None:
+    def __init__(
+        self, node: Node, namespace: str, compressed: bool, picture_seconds: float, camera: str = ''
+    ) -> None:
         self._lock = threading.Lock()
         self._seen = Seen()
         self._picture_seconds = picture_seconds
@@ -71,13 +74,15 @@ class Watcher:
         self._prefix = f'{namespace}/'.lstrip('/')
         # Reliable and deep: what is missed here could not be checked.
         deep = QoSProfile(depth=100)
-        kind, topic = (CompressedImage, 'image_raw/compressed') if compressed else (Image, 'image_raw')
+        kind, ending = (CompressedImage, '/compressed') if compressed else (Image, '')
+        topic = of_camera(f'{INPUTS["image"]}{ending}', camera)
         node.create_subscription(kind, f'{namespace}/{topic}', self._on_input, deep)
         for name, output in OUTPUTS.items():
-            node.create_subscription(output, f'{namespace}/cooper/{name}', self._listener(name), deep)
+            published = f'{namespace}/cooper/{of_camera(name, camera)}'
+            node.create_subscription(output, published, self._listener(name), deep)
         node.create_subscription(DiagnosticArray, '/diagnostics', self._on_diagnostics, deep)
         latched = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-        node.create_subscription(String, f'{namespace}/camera/truth', self._on_truth, latched)
+        node.create_subscription(String, f'{namespace}/{of_camera("camera/truth", camera)}', self._on_truth, latched)
 
     # What is asked of it
 

@@ -220,11 +220,15 @@ def test_outputs_are_those_of_the_node():
 
 
 def test_inputs_and_requests_are_those_of_the_node():
+    pytest.importorskip('rclpy')
+    from cooper_ros.topics import INPUTS
+
     def literals(name):
         tree = ast.parse((ROOT / 'cooper_ros' / name).read_text())
         return {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)}
 
-    assert interface()['in'] <= literals('node.py')
+    heard = set(INPUTS.values())
+    assert interface()['in'] == heard | {f'{INPUTS["image"]}/compressed'}
     served = literals('requests.py') | literals('recording/service.py')
     requests = {name for name in served if re.fullmatch(r'~/\w+', str(name))}
     assert interface()['service'] | interface()['action'] == requests
@@ -243,7 +247,7 @@ def test_parameters_are_those_of_the_node():
 
     def written(value):
         if isinstance(value, list):
-            return f'[{", ".join(value)}]'
+            return f'[{", ".join(map(written, value))}]'
         return str(value).lower() if isinstance(value, bool) else str(value) or "''"
 
     told = {}

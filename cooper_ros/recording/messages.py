@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ from cooper_ros.conversions import (
     object_message,
     relation_message,
 )
-from cooper_ros.recording.topics import CAMERA_TOPICS, RECORD_TOPICS
+from cooper_ros.topics import INPUTS, RECORDED, of_camera
 
 MILLIMETRES = 1000.0
 
@@ -30,6 +30,7 @@ class Asked:
 
     :param live: the frame is the camera's
     :param answer: None where there is none; ``problem`` then says why
+    :param camera: name of the camera that was asked
     """
 
     query_id: str
@@ -40,14 +41,16 @@ class Asked:
     live: bool
     answer: Answer | None
     problem: str = ''
+    camera: str = ''
 
 
-def topic_names(resolve: Any) -> dict[str, str]:
-    """Return the full topic of each role.
+def topic_names(resolve: Callable[[str], str], camera: str = '') -> dict[str, str]:
+    """Return the full topic of each role, for what is recorded of a camera.
 
     :param resolve: ``Node.resolve_topic_name``
     """
-    return {role: resolve(name) for role, name in {**CAMERA_TOPICS, **RECORD_TOPICS}.items()}
+    inputs = {role: of_camera(name, camera) for role, name in INPUTS.items()}
+    return {role: resolve(name) for role, name in {**inputs, **RECORDED}.items()}
 
 
 def frame_messages(frame: Frame, *, live: bool = True) -> dict[str, Any]:
@@ -90,6 +93,7 @@ def record_message(asked: Asked, header: Header, checkpoint: str = '') -> QueryR
     message = QueryRecord(header=header, query_id=asked.query_id, question=asked.question)
     message.choices = list(asked.choices)
     message.mode, message.live, message.checkpoint = asked.mode, asked.live, checkpoint
+    message.camera = asked.camera
     message.value, message.message = math.nan, asked.problem
     answer = asked.answer
     if answer is None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -39,8 +39,10 @@ class Settings(Protocol):
     def __getitem__(self, name: str) -> Any: ...
 
 
-class Frames(Protocol):
-    """Where frames between questions come from; raises ``NoFrame`` or ``ConversionError`` where there is none."""
+class Camera(Protocol):
+    """Where frames between questions come from; ``newest`` raises ``NoFrame`` or ``ConversionError``."""
+
+    name: str
 
     def newest(self) -> Frame: ...
 
@@ -111,15 +113,17 @@ class _Item:
 class Recorder:
     """The recording thread of one node. All methods may be called from any thread.
 
-    :param topics: full topic name by role
+    :param topics: gives the full topic names by role, for a camera's name
     :param settings: read again at every tick, so that recording begins and ends while the node runs
     """
 
-    def __init__(self, topics: dict[str, str], settings: Settings, frames: Frames) -> None:
-        self.topics = topics
+    def __init__(
+        self, topics: Callable[[str], Mapping[str, str]], settings: Settings, cameras: Iterable[Camera]
+    ) -> None:
         self.state = RecordingState()
+        self._topics = topics
         self._settings = settings
-        self._frames = frames
+        self._cameras = cameras
         self._asked_for = ''
         self._folder: BagFolder | None = None
         self._bag: BagWriter | None = None
@@ -129,7 +133,8 @@ class Recorder:
         self._queued = 0
         self._changed = threading.Condition()
         self._closing = False
-        self._flushed = self._framed = self._last_ns = self._last_stamp = 0
+        self._flushed = self._last_ns = 0
+        self._framed: dict[str, tuple[float, int]] = {}
         self._thread = threading.Thread(target=self._run, name='recorder', daemon=True)
         self._thread.start()
 
@@ -147,7 +152,7 @@ class Recorder:
         frame = asked.frame
         self._places[asked.query_id] = Place(None, frame.stamp_ns, frame.frame_id, frame.image.shape[:2])
         checkpoint = self._settings['checkpoint']
-        make = partial(self._entries, partial(question_messages, asked, checkpoint))
+        make = partial(self._entries, partial(question_messages, asked, checkpoint), asked.camera)
         self._enqueue(_Item(make, PICTURES * frame.image.nbytes, 'questions', asked.query_id))
 
     def place(self, query_id: str) -> Place | None:
@@ -179,13 +184,13 @@ class Recorder:
             self._changed.notify()
         self._thread.join()
 
-    def _entries(self, make: Callable[[], dict[str, Any]]) -> list[_Entry]:
-        """Return messages by role as entries of their topics."""
-        entries = []
+    def _entries(self, make: Callable[[], dict[str, Any]], camera: str = '') -> list[_Entry]:
+        """Return messages by role as entries of a camera's topics."""
+        entries, topics = [], self._topics(camera)
         for role, message in make().items():
             package, folder = type(message).__module__.split('.')[:2]
             kind = f'{package}/{folder}/{type(message).__name__}'
-            entries.append(_Entry(self.topics[role], kind, serialize_message(message)))
+            entries.append(_Entry(topics[role], kind, serialize_message(message)))
         return entries
 
     def _enqueue(self, item: _Item) -> None:
@@ -218,7 +223,8 @@ class Recorder:
             return
         for item in items:
             self._write(item)
-        self._record_frame()
+        for camera in self._cameras:
+            self._record_frame(camera)
         now = time.monotonic()
         if self._bag is not None and now - self._flushed >= FLUSH_SECONDS:
             self._bag.flush()
@@ -265,19 +271,20 @@ class Recorder:
         if item.counts:
             self.state = replace(self.state, **{item.counts: getattr(self.state, item.counts) + 1})
 
-    def _record_frame(self) -> None:
-        """Record the newest frame where record_rate asks for one now."""
+    def _record_frame(self, camera: Camera) -> None:
+        """Record the newest frame of a camera where record_rate asks for one now."""
         rate = self._settings['record_rate']
-        now = time.monotonic()
-        if rate <= 0 or now - self._framed < 1 / rate:
+        now, (framed, stamp_ns) = time.monotonic(), self._framed.get(camera.name, (0.0, 0))
+        if rate <= 0 or now - framed < 1 / rate:
             return
         try:
-            frame = self._frames.newest()
+            frame = camera.newest()
         except (NoFrame, ConversionError):
             return  # the camera's own diagnostics tell
-        if frame.stamp_ns != self._last_stamp:
-            self._framed, self._last_stamp = now, frame.stamp_ns
-            self._write(_Item(partial(self._entries, partial(frame_messages, frame)), 0, 'frames'))
+        if frame.stamp_ns != stamp_ns:
+            self._framed[camera.name] = now, frame.stamp_ns
+            make = partial(self._entries, partial(frame_messages, frame), camera.name)
+            self._write(_Item(make, 0, 'frames'))
 
     def _finish(self) -> None:
         bag, self._bag = self._bag, None

@@ -17,8 +17,8 @@ from rclpy.lifecycle import LifecycleNode  # noqa: E402
 from rclpy.node import Node  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
 
+from cooper_ros.cameras import Cameras  # noqa: E402
 from cooper_ros.diagnostics import Diagnostics  # noqa: E402
-from cooper_ros.frames import FrameStore  # noqa: E402
 from cooper_ros.parameters import SPECS, Parameters  # noqa: E402
 from cooper_ros.pipeline import Pipeline  # noqa: E402
 from cooper_ros.recording.recorder import RecordingState
@@ -124,8 +124,7 @@ def test_the_pace_of_diagnostics_follows_its_parameter(context):
     executor = SingleThreadedExecutor(context=context)
     executor.add_node(node)
     parameters = Parameters(node)
-    frames = FrameStore('/image_raw', '/camera_info', lambda reason: None)
-    pipeline = Pipeline(frames, parameters, lambda perceived: None, frozenset, lambda error: None)
+    pipeline = Pipeline(Cameras(node, parameters), parameters, lambda error: None)
     Diagnostics(node, parameters, pipeline, lambda: False, RecordingState)
     (timer,) = [timer for timer in node.timers if timer.timer_period_ns == 100_000_000]
     assert set_one(node, 'diagnostics_period', 40.0).successful

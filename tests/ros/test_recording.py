@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -228,8 +227,7 @@ def test_what_waits_for_a_slow_disk_is_bounded(monkeypatch, tmp_path):
         'record_min_free': 0, 'checkpoint': '',
     }  # fmt: skip
     monkeypatch.setattr(module, 'QUEUE_BYTES', 1500)
-    frames = SimpleNamespace(newest=lambda: None)
-    recorder = module.Recorder(TOPICS, settings, frames)
+    recorder = module.Recorder(lambda camera: TOPICS, settings, ())
     with recorder._changed:  # the thread cannot take anything meanwhile
         recorder.add_question(asked(0, (4, 5)))
         recorder.add_question(asked(1, (30, 40)))
@@ -245,7 +243,7 @@ def test_a_full_bag_is_followed_by_the_next_and_the_oldest_goes(tmp_path):
         'record': str(tmp_path), 'record_rate': 0.0, 'record_file_size': 1, 'record_max_size': 5,
         'record_min_free': 0, 'checkpoint': '',
     }  # fmt: skip
-    recorder = Recorder(TOPICS, settings, SimpleNamespace(newest=lambda: None))
+    recorder = Recorder(lambda camera: TOPICS, settings, ())
     for number in range(12):
         recorder.add_question(asked(number, (480, 640)))  # 0.9 MB of noise each
         while recorder.state.questions <= number and not recorder.state.problem:
