@@ -26,6 +26,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     'record': ('cooper_cli.record:record', 'Record what a running node is asked into bags.'),
     'correct': ('cooper_cli.correct:correct', 'Tell the right answers to recorded questions, also in the browser.'),
     'bag2data': ('cooper_cli.bag2data:bag2data', 'Turn bags of a robot into a folder to train on.'),
+    'retrain': ('cooper_cli.retrain:retrain', 'Train a checkpoint on a folder of a robot; install it if it is better.'),
+    'serve': ('cooper_cli.serve:serve', 'Serve the model to a fleet of robots over HTTP.'),
     'bench': ('cooper_cli.bench:bench', 'Measure speed and memory on fixed workloads.'),
 }
 BAD_INPUT, FAILURE, INTERRUPTED = 2, 1, 130

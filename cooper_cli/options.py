@@ -12,7 +12,10 @@ from cooper_model.types import MODES
 
 Checkpoint = Annotated[
     Optional[Path],  # noqa: UP045 - evaluated on Python 3.10 by older typer
-    typer.Option('--checkpoint', metavar='DIR', help='Folder of a checkpoint; default the shipped nano.'),
+    typer.Option(
+        '--checkpoint', metavar='DIR', envvar='COOPER_CHECKPOINT',
+        help='Folder of a checkpoint; default the shipped nano.',
+    ),
 ]
 Seed = Annotated[int, typer.Option('--seed', min=0, help='Seed of noise and scenes; same seed, same result.')]
 Json = Annotated[bool, typer.Option('--json', help='Print one JSON object on standard output, nothing else.')]
@@ -33,9 +36,14 @@ class BackendName(str, Enum):
     torch = 'torch'
     onnx = 'onnx'
     tensorrt = 'tensorrt'
+    remote = 'remote'
 
 
 Backend = Annotated[BackendName, typer.Option('--backend', help='What computes the model.')]
+Server = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option('--server', metavar='URL', help='Of the remote back end, for example http://192.168.1.20:8000.'),
+]
 Graphs = Annotated[
     Optional[Path],  # noqa: UP045
     typer.Option('--graphs', metavar='DIR', help='Exported graphs for onnx and tensorrt; default the cache.'),
