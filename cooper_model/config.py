@@ -10,11 +10,12 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from cooper_model.types import CameraIntrinsics
 
 AutoencoderForm = Literal['flux', 'patch']
+SamplingMethod = Literal['euler', 'heun', 'adams']
 
 
 def _require(condition: bool, message: str) -> None:
@@ -109,7 +110,14 @@ class SpecialTokens:
 
 @dataclass(frozen=True)
 class SamplerConfig:
-    """How an image is generated. ``num_timesteps`` counts points, so one model call less is made."""
+    """How an image is generated. ``num_timesteps`` counts points, so there is one step less.
+
+    :param method: how a step is made; see ``flow.METHODS``
+    :param reuse: change of the velocity, relative to its size, up to which the last one is taken again instead of
+        asking the model; 0 always asks
+    :param guidance_period: in every how many guided evaluations the branches without text or image are computed;
+        between, what they differed by last is taken again
+    """
 
     num_timesteps: int = 30
     shift: float = 3.0
@@ -118,8 +126,15 @@ class SamplerConfig:
     interval: tuple[float, float] = (0.4, 1.0)
     renorm: Literal['global', 'channel', 'text_channel'] = 'global'
     renorm_min: float = 0.0
+    method: SamplingMethod = 'euler'
+    reuse: float = 0.0
+    guidance_period: int = 1
 
     def __post_init__(self) -> None:
+        methods = get_args(SamplingMethod)
+        _require(self.method in methods, f'sampler.method is {self.method!r}, expected one of {", ".join(methods)}')
+        _require(self.reuse >= 0, f'sampler.reuse is {self.reuse}, expected 0 or a small positive number')
+        _require(self.guidance_period >= 1, f'sampler.guidance_period is {self.guidance_period}, expected 1 or more')
         _require(self.num_timesteps >= 2, f'sampler.num_timesteps is {self.num_timesteps}, expected 2 or more')
         _require(self.shift > 0, f'sampler.shift is {self.shift}, expected a positive number')
         _require(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 import torch
@@ -16,7 +15,7 @@ from cooper_model.backends.base import Backend, Guidance, Token
 from cooper_model.backends.decoding import choose_tokens
 from cooper_model.backends.graph_cache import Cache, CacheForm, GraphContext, by_layer, stack
 from cooper_model.config import CooperConfig, SamplerConfig
-from cooper_model.flow import euler_step, guidance_active, guide, timesteps
+from cooper_model.flow import Guided, sample
 from cooper_model.network.embeddings import grid_ids
 
 Run = Callable[[], None]
@@ -166,13 +165,11 @@ class GraphBackend(Backend[GraphContext]):
     ) -> Iterator[np.ndarray | None]:
         stride = self.config.latent_stride
         grid = (height // stride, width // stride)
-        flow = _Flow(self, guidance, grid, sampler)
+        flow = Guided(_Flow(self, guidance, grid, sampler.image_scale > 1).branches, sampler)
         x = self._tensor(noise)
-        for t, t_next in pairwise(timesteps(sampler.num_timesteps, sampler.shift)):
-            x = euler_step(x, flow.velocity(x, t), t, t_next)
-            if t_next > 0:
-                yield None
-        yield None
+        for following in sample(flow, x, sampler):
+            x = following
+            yield None
         yield self._decode_image(transforms.tokens_to_latents(x[None], grid, self.config.latent_patch_size))
 
     def _decode_image(self, latents: Tensor) -> np.ndarray:
@@ -257,32 +254,30 @@ class GraphBackend(Backend[GraphContext]):
 
 
 class _Flow:
-    """The velocity of one image over its steps: guided and unguided calls are bound when first needed."""
+    """The branches of one image over its steps: guided and unguided calls are bound when first needed."""
 
     def __init__(
-        self, backend: GraphBackend, guidance: Guidance[GraphContext], grid: tuple[int, int], sampler: SamplerConfig
+        self, backend: GraphBackend, guidance: Guidance[GraphContext], grid: tuple[int, int], without_image: bool
     ) -> None:
-        self._backend, self._guidance, self._grid, self._sampler = backend, guidance, grid, sampler
+        self._backend, self._guidance, self._grid, self._without_image = backend, guidance, grid, without_image
         self._bound: dict[bool, tuple[Tensor, Tensor, Tensor, Run]] = {}
 
-    def velocity(self, x: Tensor, t: float) -> Tensor:
-        """Return the velocity of latent tokens ``(tokens, latent_dim)`` at time ``t``."""
-        guided = guidance_active(t, self._sampler)
+    def branches(self, x: Tensor, t: float, guided: bool) -> Sequence[Tensor]:
+        """Return the velocities of latent tokens ``(tokens, latent_dim)`` at time ``t``."""
         if guided not in self._bound:
             self._bound[guided] = self._bind(guided)
         tokens, times, velocity, run = self._bound[guided]
         tokens[:] = x
         times.fill_(t)
         run()
-        if not guided:
-            return velocity[0]
-        return guide(velocity[0], velocity[1], velocity[2] if len(velocity) > 2 else None, self._sampler)
+        # A copy: the next call writes where this one did, and samplers keep velocities.
+        return velocity.clone().unbind()
 
     def _bind(self, guided: bool) -> tuple[Tensor, Tensor, Tensor, Run]:
         backend, contexts = self._backend, [self._guidance.full]
         if guided:
             contexts.append(self._guidance.no_text)
-            if self._sampler.image_scale > 1:
+            if self._without_image:
                 contexts.append(self._guidance.no_image)
         if None in contexts:
             raise ValueError('guidance is on but a branch has no context; give no_text and no_image')

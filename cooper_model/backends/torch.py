@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import get_args
 
@@ -17,7 +16,7 @@ from cooper_model.backends.base import Backend, Guidance, Token
 from cooper_model.backends.decoding import DecodedText, Decoding, TextToDecode, choose_tokens
 from cooper_model.config import CooperConfig, SamplerConfig
 from cooper_model.context import Context, Kernel, NewTokens, cached_attention
-from cooper_model.flow import euler_step, guidance_active, guide, timesteps
+from cooper_model.flow import Guided, sample
 from cooper_model.network.decoder import Streams
 from cooper_model.network.model import Cooper
 from cooper_model.padded import PaddedCache
@@ -215,39 +214,41 @@ class TorchBackend(Backend[Context]):
         """
         stride = self.config.latent_stride
         grid = (height // stride, width // stride)
+
+        def branches(x: Tensor, t: float, guided: bool) -> Sequence[Tensor]:
+            return self._branches(guidances, x, grid, t, sampler if guided else None)
+
         x = self._tensor(noise)
-        times = timesteps(sampler.num_timesteps, sampler.shift)
-        for t, t_next in pairwise(times):
-            x = euler_step(x, self.guided_velocity(guidances, x, grid, t, sampler), t, t_next)
-            if t_next > 0:
-                yield None
-        yield None
+        for following in self._sample(Guided(branches, sampler), x, sampler):
+            x = following
+            yield None
         latents = transforms.tokens_to_latents(x, grid, self.config.latent_patch_size)
         pictures = self.autoencoder.decode(latents).float()
         yield transforms.denormalise(pictures).permute(0, 2, 3, 1).cpu().numpy()
 
-    @torch.inference_mode()
-    def guided_velocity(
+    def _sample(
+        self, velocity: Callable[[Tensor, float, bool], Tensor], noise: Tensor, sampler: SamplerConfig
+    ) -> Iterator[Tensor]:
+        return sample(velocity, noise, sampler)
+
+    def _branches(
         self,
         guidances: Sequence[Guidance[Context]],
         x: Tensor,
         grid: tuple[int, int],
         t: float,
-        sampler: SamplerConfig,
-    ) -> Tensor:
-        """Return the velocity at ``(requests, tokens, latent_dim)``; all branches of all requests are one batch."""
+        guided_by: SamplerConfig | None,
+    ) -> Sequence[Tensor]:
+        """Return each branch's velocity of ``(requests, tokens, latent_dim)``; all rows of all branches are one batch."""
         branches = [[guidance.full for guidance in guidances]]
-        if guidance_active(t, sampler):
+        if guided_by is not None:
             branches.append([guidance.no_text for guidance in guidances])
-            if sampler.image_scale > 1:
+            if guided_by.image_scale > 1:
                 branches.append([guidance.no_image for guidance in guidances])
         contexts = [context for branch in branches for context in branch]
         if None in contexts:
             raise ValueError('guidance is on but a branch has no context; give no_text and no_image')
-        velocities = self.velocity(contexts, x.repeat(len(branches), 1, 1), grid, t).chunk(len(branches))
-        if len(branches) == 1:
-            return velocities[0]
-        return guide(velocities[0], velocities[1], velocities[2] if len(branches) > 2 else None, sampler)
+        return self.velocity(contexts, x.repeat(len(branches), 1, 1), grid, t).chunk(len(branches))
 
     @torch.inference_mode()
     def velocity(self, contexts: list[Context], x: Tensor, grid: tuple[int, int], t: float) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -158,19 +158,17 @@ class _KeptSteps(TorchBackend):
         self.times: list[float] = []
         self.velocities: list[Tensor] = []
 
-    def guided_velocity(
-        self,
-        guidances: Sequence[Guidance[Context]],
-        x: Tensor,
-        grid: tuple[int, int],
-        t: float,
-        sampler: SamplerConfig,
-    ) -> Tensor:
-        velocity = super().guided_velocity(guidances, x, grid, t, sampler)
-        self.states.append(x[0].clone())
-        self.times.append(t)
-        self.velocities.append(velocity[0].clone())
-        return velocity
+    def _sample(
+        self, velocity: Callable[[Tensor, float, bool], Tensor], noise: Tensor, sampler: SamplerConfig
+    ) -> Iterator[Tensor]:
+        def kept(x: Tensor, t: float, guided: bool) -> Tensor:
+            found = velocity(x, t, guided)
+            self.states.append(x[0].clone())
+            self.times.append(t)
+            self.velocities.append(found[0].clone())
+            return found
+
+        return super()._sample(kept, noise, sampler)
 
     def run(
         self, guidance: Guidance[Context], grid: tuple[int, int], sampler: SamplerConfig, noise: np.ndarray
