@@ -11,11 +11,14 @@ import numpy as np
 from sensor_msgs.msg import CameraInfo, Image
 
 from cooper_model.types import CameraIntrinsics
-from cooper_ros.encodings import ConversionError, depth_from_image
+from cooper_ros.encodings import ConversionError
+from cooper_ros.harvest.pixels import read_depth
 from cooper_ros.readings import NANOSECONDS, intrinsics_from_message, stamp_to_ns
 
 HISTORY = 10
 DEPTH_TOLERANCE_NS = NANOSECONDS // 20
+CLOCKS_APART_NS = NANOSECONDS // 2
+"""Depth further from the image than this is not merely slow: its clock is another."""
 
 
 class Companions:
@@ -37,6 +40,11 @@ class Companions:
     def warning(self) -> str:
         """Why the newest calibration asked for could not be used; empty where it could."""
         return self._notified.get('camera_info', '')
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is wrong with what came last."""
+        return tuple(self._notified.values())
 
     def add_depth(self, message: Image) -> None:
         """Store a depth image registered to the colour image."""
@@ -62,31 +70,48 @@ class Companions:
         except ValueError as error:
             self.notify('camera_info', str(error))
             return None
-        self._notified.pop('camera_info', None)
+        self.notify('camera_info', '')
         return intrinsics
 
     def depth(self, stamp_ns: int, width: int, height: int) -> np.ndarray | None:
         """Return the depth measured at a time, ``(height, width)`` float32 [m], where there is any within 50 ms."""
         with self._lock:
             message = min(self._depths, key=lambda each: abs(stamp_to_ns(each.header.stamp) - stamp_ns), default=None)
-        if message is None or abs(stamp_to_ns(message.header.stamp) - stamp_ns) > DEPTH_TOLERANCE_NS:
+        if message is None:
             return None
+        offset = stamp_to_ns(message.header.stamp) - stamp_ns
+        if abs(offset) > CLOCKS_APART_NS and 'depth clock' not in self._notified:
+            self.notify(
+                'depth clock',
+                f'the depth image nearest to the camera image is {abs(offset) / NANOSECONDS:.2f} s '
+                f'{"after" if offset > 0 else "before"} it, so depth is left out; synchronise the clocks of the two '
+                'drivers, or see whether depth still comes',
+            )
+        if abs(offset) > DEPTH_TOLERANCE_NS:
+            return None
+        self.notify('depth clock', '')
         try:
-            depth = depth_from_image(message)
+            depth = self._metres(message, width, height)
         except ConversionError as error:
             self.notify('depth', str(error))
             return None
-        if abs(depth.shape[1] * height / (depth.shape[0] * width) - 1) > 0.02:
-            self.notify(
-                'depth',
-                f'depth image of {depth.shape[1]} x {depth.shape[0]} pixels does not fit the image of '
-                f'{width} x {height}; register depth to the colour image',
-            )
-            return None
         return cv2.resize(depth, (width, height), interpolation=cv2.INTER_NEAREST)
 
+    def _metres(self, message: Image, width: int, height: int) -> np.ndarray:
+        found = read_depth(message)
+        depth = found.metres
+        if abs(depth.shape[1] * height / (depth.shape[0] * width) - 1) > 0.02:
+            raise ConversionError(
+                f'depth image of {depth.shape[1]} x {depth.shape[0]} pixels does not fit the image of '
+                f'{width} x {height}; register depth to the colour image'
+            )
+        self.notify('depth', found.surprise)
+        return depth
+
     def notify(self, subject: str, reason: str) -> None:
-        """Tell a reason, unless it was the last one told of that subject."""
-        if reason != self._notified.get(subject):
+        """Tell a reason, unless it was the last one told of that subject; an empty one takes it back."""
+        if not reason:
+            self._notified.pop(subject, None)
+        elif reason != self._notified.get(subject):
             self._notified[subject] = reason
             self._notify(reason)

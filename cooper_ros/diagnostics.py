@@ -1,4 +1,4 @@
-"""What ``/diagnostics`` says about the cameras and the model."""
+"""What ``/diagnostics`` says about the node, its cameras, the model and the recording."""
 
 from __future__ import annotations
 
@@ -17,9 +17,13 @@ from cooper_ros.frames import FrameCounts
 from cooper_ros.parameters import Parameters
 from cooper_ros.pipeline import Pipeline
 from cooper_ros.recording.recorder import RecordingState
+from cooper_ros.usage import memory
 
 _PATIENCE_SECONDS = 3.0
 _REMINDER_SECONDS = 30.0
+# Stamps that differ more than this from the clock of this node come from another clock [s]; those of a recording,
+# which differ by an hour or more, are meant to.
+_CLOCKS_APART, _RECORDED = 2.0, 3600.0
 
 
 @dataclass(frozen=True)
@@ -31,9 +35,11 @@ class _Before:
 
 
 class Diagnostics:
-    """Publishes statuses in every lifecycle state: *model*, *recording*, and *camera* with the name of each.
+    """Publishes statuses in every lifecycle state: *node*, *model*, *recording*, and *camera* with the name of each.
 
     :ivar problem: why the node could not be configured; empty where it could
+
+    :param misplaced: why geometry is not in the frame wanted; empty where it is
     """
 
     def __init__(
@@ -43,6 +49,7 @@ class Diagnostics:
         pipeline: Pipeline,
         active: Callable[[], bool],
         recording: Callable[[], RecordingState],
+        misplaced: Callable[[], str],
     ) -> None:
         self.problem = ''
         self._node = node
@@ -50,6 +57,7 @@ class Diagnostics:
         self._pipeline = pipeline
         self._active = active
         self._recording_state = recording
+        self._misplaced = misplaced
         self._dropped = 0
         self._failed = 0
         self._before: dict[str, _Before] = {}
@@ -63,7 +71,8 @@ class Diagnostics:
     def _publish(self) -> None:
         message = DiagnosticArray()
         message.header.stamp = self._node.get_clock().now().to_msg()
-        message.status = [*map(self._camera, self._pipeline.cameras), self._model(), self._recording()]
+        cameras = map(self._camera, self._pipeline.cameras)
+        message.status = [self._this_node(), *cameras, self._model(), self._recording()]
         self._publisher.publish(message)
         if self._period != self._parameters['diagnostics_period']:
             self._period = self._parameters['diagnostics_period']
@@ -75,11 +84,27 @@ class Diagnostics:
         hardware = self._parameters['checkpoint'] or 'cooper-nano'
         return DiagnosticStatus(level=level, name=f'{name}: {part}', message=text, hardware_id=hardware, values=pairs)
 
+    def _this_node(self) -> DiagnosticStatus:
+        own = (self._node.get_name(), self._node.get_namespace())
+        namesakes = self._node.get_node_names_and_namespaces().count(own) - 1
+        level, text = DiagnosticStatus.OK, 'active' if self._active() else 'not active'
+        if namesakes > 0:
+            full = self._node.get_fully_qualified_name()
+            level, text = DiagnosticStatus.WARN, (
+                f'another node is called {full}, so requests reach one or the other; end it, or start one of the two '
+                'with -r __node:=NAME or -r __ns:=/ROBOT'
+            )
+            self._node.get_logger().warning(text, throttle_duration_sec=_REMINDER_SECONDS)
+        elif self._misplaced():
+            level, text = DiagnosticStatus.WARN, self._misplaced()
+        return self._status('node', level, text, {'others of this name': namesakes, **memory()})
+
     def _camera(self, camera: Camera) -> DiagnosticStatus:
         frames = camera.frames
         counts, age = frames.counts, frames.age()
         before = self._before.get(camera.name, _Before())
         oldest = self._parameters['max_image_age']
+        delay = frames.delay(self._node.get_clock().now().nanoseconds)
         level, text = DiagnosticStatus.OK, 'images arrive'
         if not self._active():
             level, text = DiagnosticStatus.STALE, 'the node is not active'
@@ -91,6 +116,13 @@ class Diagnostics:
             level, text = DiagnosticStatus.STALE, f'no image for {age:.1f} s; check the camera'
         elif frames.companions.camera_info is None:
             level, text = DiagnosticStatus.WARN, 'no camera_info, so objects have no metres; remap camera_info'
+        elif frames.companions.warnings:
+            level, text = DiagnosticStatus.WARN, '; '.join(frames.companions.warnings)
+        elif _CLOCKS_APART < abs(delay or 0.0) < _RECORDED:
+            level, text = DiagnosticStatus.WARN, (
+                f'images arrive {abs(delay):.1f} s {"after" if delay > 0 else "before"} their stamps by the clock of '
+                'this node; synchronise the clocks of the machines (chrony), or set use_sim_time with a simulation'
+            )
         silent = before.silent + self._period if level == DiagnosticStatus.STALE and self._active() else 0.0
         self._before[camera.name] = _Before(counts, silent)
         if silent > _PATIENCE_SECONDS:
@@ -103,6 +135,7 @@ class Diagnostics:
             'lost in transport': counts.lost,
             'rate [Hz]': f'{(counts.received - before.counts.received) / self._period:.2f}',
             'age of newest [s]': '' if age is None else f'{age:.3f}',
+            'from stamp to arrival [s]': '' if delay is None else f'{delay:.3f}',
         }
         return self._status(f'camera {camera.name}'.rstrip(), level, text, values)
 
@@ -134,7 +167,9 @@ class Diagnostics:
             'last answer [s]': f'{counts.answer_seconds:.3f}',
         }
         return self._status('model', level, text, values)
+            **{f'last perception: {part} [s]': f'{value:.3f}' for part, value in counts.perceive_parts.items()},
 
+            **{f'last answer: {part} [s]': f'{value:.3f}' for part, value in counts.answer_parts.items()},
     def _recording(self) -> DiagnosticStatus:
         state = self._recording_state()
         level, text = DiagnosticStatus.OK, f'recording into {state.bag}' if state.bag else 'not recording'

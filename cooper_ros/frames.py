@@ -116,6 +116,17 @@ class FrameStore:
         with self._lock:
             return self._clock() - self._images[-1].arrival if self._images else None
 
+    def delay(self, now_ns: int) -> float | None:
+        """Return the seconds between the stamp of the newest frame and its arrival, None where there is none.
+
+        :param now_ns: the time on the clock of this node
+        """
+        with self._lock:
+            if not self._images:
+                return None
+            newest = self._images[-1]
+            return (now_ns - newest.stamp_ns) / NANOSECONDS - (self._clock() - newest.arrival)
+
     def newest(self, max_age: float = 0.0) -> Frame:
         """Return the newest frame.
 
@@ -198,9 +209,8 @@ class FrameStore:
                 self._counts = replace(self._counts, undecodable=self._counts.undecodable + 1)
                 self.last_error = str(error)
             raise
-        if not frame.frame_id:
-            reason = 'images have no header.frame_id, so clouds and markers have no place; set it in the camera driver'
-            self.companions.notify('frame_id', reason)
+        reason = 'images have no header.frame_id, so clouds and markers have no place; set it in the camera driver'
+        self.companions.notify('frame_id', '' if frame.frame_id else reason)
         height, width = frame.image.shape[:2]
         depth = self.companions.depth(frame.stamp_ns, width, height)
         return replace(frame, intrinsics=self.companions.intrinsics(width, height), depth=depth)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -95,6 +95,7 @@ class Perceived:
     segmentation: Segmentation | None
     least: int = 1
     seconds: float = 0.0
+    :param timings: time that each map took [s], where it is known
 
     @cached_property
     def _scene(self) -> Scene:
@@ -102,6 +103,7 @@ class Perceived:
 
     @property
     def objects(self) -> tuple[SceneObject, ...]:
+    timings: Mapping[str, float] = field(default_factory=dict)
         """The objects of the segmentation."""
         return self._scene[0]
 
@@ -180,7 +182,8 @@ class Inference:
                 if isinstance(event, ImageReady):
                     maps[event.modality] = event.image
         seconds = time.monotonic() - began
-        return Perceived(frame, maps.get('depth'), maps.get('segmentation'), settings.min_object_area, seconds)
+        least = settings.min_object_area
+        return Perceived(frame, maps.get('depth'), maps.get('segmentation'), least, seconds, timings)
 
     def ask(self, question: Question, settings: Settings, on_event: Callable[[Event], None], stop: Stop) -> Answer:
         """Answer a question; ``on_event`` takes each event as it happens.
@@ -190,10 +193,12 @@ class Inference:
         """
         self._apply(settings)
         options = {'mode': question.mode, 'choices': question.choices, 'seed': settings.seed}
+        timings: dict[str, float] = {}
         try:
             events = self._reasoner.ask(question.frame, question.text, **options, cancelled=stop)
         except ValueError as error:
             raise BadQuestion(str(error)) from error
+                    timings[event.modality] = event.seconds
         answer = None
         with self._recovering():
             for event in events:

@@ -57,7 +57,12 @@ class CooperNode(LifecycleNode):
         self._requests = Requests(self, self._pipeline, lambda: self._active, self._place, self._tell)
         self._corrections = CorrectService(self, self._recorder)
         self._diagnostics = Diagnostics(
-            self, self._settings, self._pipeline, lambda: self._active, lambda: self._recorder.state
+            self,
+            self._settings,
+            self._pipeline,
+            lambda: self._active,
+            lambda: self._recorder.state,
+            lambda: self._placer.problem if self._placer else '',
         )
         if self._settings['autostart']:
             # A steady clock: simulated time may not have begun.

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import concurrent.futures
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from cooper_model.types import Answer, Cancelled, Event, Modality
@@ -32,7 +32,11 @@ EXPECTED = (BadQuestion, ConversionError, NoFrame, UnknownCamera, Busy, Closed, 
 
 @dataclass(frozen=True)
 class WorkCounts:
-    """What the model has done since the node was configured."""
+    """What the model has done since the node was configured.
+
+    :param perceive_parts: what the newest perceived frame took [s]: waiting, each map, publishing
+    :param answer_parts: what the newest answer took [s], as in ``Answer.timings``
+    """
 
     perceived: int = 0
     answered: int = 0
@@ -40,6 +44,8 @@ class WorkCounts:
     last_error: str = ''
     perceive_seconds: float = 0.0
     answer_seconds: float = 0.0
+    perceive_parts: Mapping[str, float] = field(default_factory=dict)
+    answer_parts: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -130,8 +136,10 @@ class Pipeline:
         self, model: Inference, camera: Camera, modalities: tuple[Modality, ...], stop: Stop
     ) -> Perceived:
         received = camera.frames.counts.received
-        perceived = model.perceive(camera.newest(), modalities, self._settings(), stop)
-        self._last[camera.name] = _Last(perceived, time.monotonic(), received)
+        frame, waited = camera.newest(), camera.frames.age() or 0.0
+        perceived = model.perceive(frame, modalities, self._settings(), stop)
+        made = time.monotonic()
+        self._last[camera.name] = _Last(perceived, made, received)
         count = self.counts.perceived + 1
         self.counts = replace(self.counts, perceived=count, perceive_seconds=perceived.seconds)
         camera.publish(perceived)
@@ -141,8 +149,13 @@ class Pipeline:
         began = time.monotonic()
         answer = model.ask(question, self._settings(), on_event, stop)
         seconds = time.monotonic() - began
-        self.counts = replace(self.counts, answered=self.counts.answered + 1, answer_seconds=seconds)
+        counts = self.counts
+        self.counts = replace(
+            counts, answered=counts.answered + 1, answer_seconds=seconds, answer_parts=answer.timings
+        )
         last = self._last.get(question.camera)
+        parts = {'waiting': waited, **perceived.timings, 'publishing': time.monotonic() - made}
+        self.counts = replace(self.counts, perceive_parts=parts)
         newer = last is not None and last.perceived.frame.stamp_ns > question.frame.stamp_ns
         if question.live and not newer and (answer.depth or answer.segmentation):
             least = self._parameters['min_object_area']

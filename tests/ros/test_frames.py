@@ -192,6 +192,45 @@ def test_depth_of_another_view_or_encoding_is_told_once_and_left_out(store, said
     assert len(said) == 2 and 'depth image: encoding' in said[1]
 
 
+def metres_message(seconds, values):
+    header = Header(stamp=stamp_from_ns(round(seconds * SECOND)))
+    return image_message(np.full((24, 32), values), '32FC1', header)
+
+
+def test_millimetres_declared_as_metres_are_read_right_and_named_once(store, said):
+    store.add_camera_info(info())
+    for seconds in (1, 2):
+        store.companions.add_depth(metres_message(seconds, 1500.0))
+        store.add_image(image(seconds))
+        np.testing.assert_allclose(store.newest().depth, 1.5)
+    assert len(said) == 1 and 'declared 32FC1' in said[0] and 'median of 1500' in said[0]
+    assert store.companions.warnings == tuple(said)
+    store.companions.add_depth(metres_message(3, 1.5))
+    store.add_image(image(3))
+    np.testing.assert_allclose(store.newest().depth, 1.5)
+    assert store.companions.warnings == ()
+
+
+def test_depth_by_another_clock_is_named_once_and_left_out(store, said):
+    store.add_camera_info(info())
+    for seconds in (1, 2):
+        store.companions.add_depth(metres_message(seconds - 7.25, 1.5))
+        store.add_image(image(seconds))
+        assert store.newest().depth is None
+    assert len(said) == 1 and '7.25 s before it' in said[0] and 'synchronise the clocks' in said[0]
+    store.companions.add_depth(metres_message(3, 1.5))
+    store.add_image(image(3))
+    assert store.newest().depth is not None
+    assert store.companions.warnings == ()
+
+
+def test_the_delay_of_an_image_is_measured_at_its_arrival(store, clock):
+    assert store.delay(0) is None
+    store.add_image(image(100))
+    clock.now += 3
+    assert store.delay(105 * SECOND) == pytest.approx(2.0)
+
+
 def test_an_image_of_a_request_has_intrinsics_only_if_it_is_the_camera(store):
     store.add_camera_info(info())
     assert store.attach(image(1)).intrinsics == LENS

@@ -196,13 +196,20 @@ def test_diagnostics_tell_of_camera_and_model(probe, camera):
     with probe.collect(DiagnosticArray, '/diagnostics') as topic:
         message = topic.next(lambda message: any('cooper: camera' in status.name for status in message.status))
     status = {status.name.split(': ')[1]: status for status in message.status}
-    assert set(status) == {'camera', 'model', 'recording'}
+    assert set(status) == {'node', 'camera', 'model', 'recording'}
     assert status['camera'].level == DiagnosticStatus.OK, status['camera'].message
     values = {item.key: item.value for name in ('camera', 'model') for item in status[name].values}
     received, used, dropped = (int(values[key]) for key in ('received', 'used', 'dropped'))
     assert received > 0
     assert 0 <= received - used - dropped <= 1
     assert int(values['answered']) > 0
+    parts = ('waiting', 'depth', 'segmentation', 'publishing')
+    assert all(float(values[f'last perception: {part} [s]']) >= 0 for part in parts)
+    assert any(key.startswith('last answer: ') for key in values)
+    assert abs(float(values['from stamp to arrival [s]'])) < 60
+    node = {item.key: item.value for item in status['node'].values}
+    assert int(node['memory [MB]']) > 10
+    assert node['others of this name'] == '0'
 
 
 # Questions
