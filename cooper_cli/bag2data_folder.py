@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from cooper_cli.bag2data_objects import Seen, observe, questions_about
+from cooper_cli.bag2data_objects import Seen, observe, parse_labels, questions_about
 from cooper_model.types import Frame
 from cooper_ros.bags import BagError
 from cooper_ros.harvest.frames import Harvest, Harvested, Options
 from cooper_ros.harvest.novelty import Novelty
 from cooper_ros.harvest.report import BagReport
-from cooper_ros.harvest.streams import find_streams, is_of_instances
+from cooper_ros.harvest.streams import TEXT, find_streams, is_of_instances
 from cooper_ros.recording.corrections import CorrectionStore, Verdict
 from cooper_ros.recording.desk import Desk, Entry
 from cooper_ros.recording.reader import RECORD
@@ -105,7 +105,13 @@ class DataFolder:
         labels: dict[int, str] = {}
         if topic:
             for _, _, message in bag.read((topic,)):
-                labels.update({int(each.class_id): each.class_name.strip().lower() for each in message.class_map})
+                if bag.types[topic] == TEXT:
+                    try:
+                        labels.update(parse_labels(message.data, f'{bag.path}, {topic}'))
+                    except ValueError as error:
+                        raise BagError(str(error)) from error
+                else:
+                    labels.update({int(each.class_id): each.class_name.strip().lower() for each in message.class_map})
         return {**labels, **self._wishes.labels}
 
     def _add_frame(

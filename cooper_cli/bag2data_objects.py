@@ -54,10 +54,19 @@ def read_labels(path: Path) -> dict[int, str]:
 
     :raises ValueError: it is none
     """
+    return parse_labels(path.read_text(encoding='utf-8'), str(path))
+
+
+def parse_labels(text: str, place: str) -> dict[int, str]:
+    """Return class names by number from the text of a JSON object.
+
+    :param place: where it stands, for messages
+    :raises ValueError: it is none
+    """
     try:
-        return {int(number): str(name).strip().lower() for number, name in json.loads(path.read_text()).items()}
+        return {int(number): str(name).strip().lower() for number, name in json.loads(text).items()}
     except (AttributeError, TypeError, ValueError) as error:
-        raise ValueError(f'labels {path}: {error}; write a JSON object such as {{"1": "mug"}}') from error
+        raise ValueError(f'labels {place}: {error}; write a JSON object such as {{"1": "mug"}}') from error
 
 
 def observe(harvested: Harvested, labels: Mapping[int, str], *, instances: bool) -> Seen | None:

@@ -17,6 +17,7 @@ def camera(
     loop: Annotated[bool, typer.Option('--loop', help='Start again at the end.')] = False,
     hold: Annotated[bool, typer.Option('--hold', help='Stay with one simulated scene.')] = False,
     scene_period: Annotated[float, typer.Option(min=0.1, help='Seconds of each simulated scene.')] = 5.0,
+    world: options.World = 'eval',
     depth: Annotated[bool, typer.Option(help='Publish registered depth where there is any.')] = True,
     namespace: Annotated[str, typer.Option(help='ROS namespace.')] = '',
     seed: options.Seed = 0,
@@ -36,6 +37,7 @@ def camera(
         'loop': loop,
         'hold': hold,
         'scene_period': scene_period,
+        'distribution': world,
         'publish_depth': depth,
         'seed': seed,
     }

@@ -88,3 +88,7 @@ Fov = Annotated[
     Optional[float],  # noqa: UP045
     typer.Option('--fov', min=1.0, max=179.0, help='Vertical field of view of the camera [deg], where it is known.'),
 ]
+World = Annotated[
+    str,
+    typer.Option('--world', metavar='NAME', help='What simulated scenes are drawn from: eval, train or warehouse.'),
+]

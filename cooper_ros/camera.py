@@ -3,11 +3,13 @@
 Topics, all relative: ``image_raw`` (or ``image_raw/compressed`` where the bag holds compressed images),
 ``camera_info``, ``depth_registered/image_rect``; latched ``~/truth`` (std_msgs/String, JSON) says what a simulated
 picture shows, for checking answers; ``/diagnostics`` counts. Publishers are reliable, which best-effort subscribers
-accept too (REP 2003).
+accept too (REP 2003). Of simulated scenes also ``mask/instances`` and ``mask/classes`` (mono8) where somebody
+subscribes, latched ``mask/label_names`` (std_msgs/String, JSON: name by number), and the camera's place on ``/tf``.
 """
 
 from __future__ import annotations
 
+import json
 import signal
 import sys
 import threading
@@ -26,12 +28,18 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header, String
 
 from cooper_ros.camera_parameters import CameraParameters, declare
-from cooper_ros.conversions import camera_info_message, image_message
+from cooper_ros.conversions import camera_info_message, image_message, transform_message
 from cooper_ros.playback import BagPlayer, ShotPlayer
 from cooper_ros.sources import Shot, SourceError, kind_of
 from cooper_ros.transport import make_room_for_images
 
+try:
+    from tf2_msgs.msg import TFMessage
+except ImportError:  # an installation without it has no place to say where the camera is
+    TFMessage = None
+
 ACKNOWLEDGE_SECONDS = 2.0
+MAP = 'map'
 
 
 class CameraNode(Node):
@@ -48,9 +56,16 @@ class CameraNode(Node):
             'compressed': self.create_publisher(CompressedImage, 'image_raw/compressed', qos),
             'camera_info': self.create_publisher(CameraInfo, 'camera_info', qos),
             'depth': self.create_publisher(Image, 'depth_registered/image_rect', qos),
+            'instances': self.create_publisher(Image, 'mask/instances', qos),
+            'classes': self.create_publisher(Image, 'mask/classes', qos),
         }
         latched = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         self._truth = self.create_publisher(String, '~/truth', latched)
+        self._names = self.create_publisher(
+            String, 'mask/label_names', QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+        )
+        self._named: dict[int, str] = {}
+        self._transforms = self.create_publisher(TFMessage, '/tf', 100) if TFMessage is not None else None
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
         self._stop = threading.Event()
         self._published = 0
@@ -107,11 +122,24 @@ class CameraNode(Node):
         if new and shot.truth:
             # The picture holds from this stamp on, until the stamp of the next text.
             self._truth.publish(String(data=f'{{"stamp_ns": {now.nanoseconds}, "scene": {shot.truth}}}'))
+        self._publish_surroundings(shot, header)
         if shot.depth is not None and self.parameters.publish_depth:
             self.publish('depth', image_message(shot.depth, '32FC1', header))
         if shot.intrinsics is not None:
             self.publish('camera_info', camera_info_message(shot.intrinsics, header))
         self.publish('image', image_message(shot.image, 'rgb8', header))
+
+    def _publish_surroundings(self, shot: Shot, header: Header) -> None:
+        """Publish what a robot's segmenter and localisation would say of a picture, where it is known."""
+        if shot.masks is not None:
+            if shot.masks.names != self._named:
+                self._named = dict(shot.masks.names)
+                self._names.publish(String(data=json.dumps(self._named)))
+            for role in ('instances', 'classes'):
+                if self._publishers_by_role[role].get_subscription_count():
+                    self.publish(role, image_message(getattr(shot.masks, role), 'mono8', header))
+        if shot.pose is not None and self._transforms is not None:
+            self._transforms.publish(TFMessage(transforms=[transform_message(shot.pose, MAP, header)]))
 
     def wait_for_subscribers(self, compressed: bool) -> None:
         """Return when as many as the parameter says subscribe to the image topic, or the camera is stopped."""

@@ -34,7 +34,7 @@ class CameraParameters:
     width: int = _parameter(640, 'width of simulated images [px]', limits=(16, 4096))
     height: int = _parameter(480, 'height of simulated images [px]', limits=(16, 4096))
     seed: int = _parameter(0, 'of the first simulated scene', limits=(0, 2**32 - 1))
-    distribution: str = _parameter('eval', 'distribution of simulated scenes: eval or train')
+    distribution: str = _parameter('eval', 'what simulated scenes are drawn from: eval, train or warehouse')
     scene_period: float = _parameter(5.0, 'time until the next simulated scene [s]', limits=(0.1, 3600.0))
     hold: bool = _parameter(False, 'stay with the first simulated scene')
     questions: int = _parameter(12, 'questions with true answers on ~/truth for each simulated scene', limits=(0, 100))

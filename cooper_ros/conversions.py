@@ -6,9 +6,10 @@ import array
 import math
 from typing import Any
 
+import cv2
 import numpy as np
 from builtin_interfaces.msg import Time
-from geometry_msgs.msg import Point, Vector3
+from geometry_msgs.msg import Point, Quaternion, TransformStamped, Vector3
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2, PointField, RegionOfInterest
 from std_msgs.msg import Header
 
@@ -75,6 +76,21 @@ def camera_info_message(intrinsics: CameraIntrinsics, header: Header) -> CameraI
     message.k = [fx, 0.0, cx, 0.0, fy, cy, 0.0, 0.0, 1.0]
     message.r = [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0]
     message.p = [fx, 0.0, cx, 0.0, 0.0, fy, cy, 0.0, 0.0, 0.0, 1.0, 0.0]
+    return message
+
+
+def transform_message(pose: np.ndarray, parent: str, header: Header) -> TransformStamped:
+    """Return the transform of a frame, that of ``header``, in its parent.
+
+    :param pose: ``(4, 4)`` parent from frame [m], a rotation and a translation
+    """
+    axis = cv2.Rodrigues(pose[:3, :3])[0].ravel()
+    angle = float(np.linalg.norm(axis))
+    x, y, z = (float(value) for value in axis * (math.sin(angle / 2) / max(angle, 1e-12)))
+    across, along, above = (float(value) for value in pose[:3, 3])
+    message = TransformStamped(header=Header(stamp=header.stamp, frame_id=parent), child_frame_id=header.frame_id)
+    message.transform.translation = Vector3(x=across, y=along, z=above)
+    message.transform.rotation = Quaternion(x=x, y=y, z=z, w=math.cos(angle / 2))
     return message
 
 

@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 
 from cooper_ros.camera_parameters import CameraParameters
-from cooper_ros.sources import Shot, SourceError
+from cooper_ros.sources import Masks, Shot, SourceError
 from cooper_sim.distribution import Distribution
 from cooper_sim.questions import ask_questions
 from cooper_sim.render import Renderer, RenderError
 from cooper_sim.sample import make_sample
-from cooper_sim.types import Sample
+from cooper_sim.types import COLORS, KINDS, Sample
+
+CLASSES: dict[int, str] = dict(enumerate((f'{color} {kind}' for color in COLORS for kind in KINDS), start=1))
 
 
 def simulated_shots(parameters: CameraParameters) -> Iterator[Shot]:
@@ -40,7 +42,17 @@ def simulated_shots(parameters: CameraParameters) -> Iterator[Shot]:
 
 def _shot(sample: Sample, parameters: CameraParameters) -> Shot:
     truth = json.dumps(truth_of(sample, parameters))
-    return Shot(sample.image, parameters.scene_period, sample.intrinsics, sample.depth, truth)
+    pose = sample.scene.camera_pose
+    return Shot(sample.image, parameters.scene_period, sample.intrinsics, sample.depth, truth, masks_of(sample), pose)
+
+
+def masks_of(sample: Sample) -> Masks:
+    """Return the masks of a scene; each colour of each kind is a class, as ``red mug``."""
+    numbers = {name: number for number, name in CLASSES.items()}
+    table = np.zeros(256, np.uint8)
+    for item in sample.visible:
+        table[item.id] = numbers[item.name]
+    return Masks(sample.ids, table[sample.ids], CLASSES)
 
 
 def truth_of(sample: Sample, parameters: CameraParameters) -> dict[str, Any]:

@@ -30,6 +30,19 @@ class SourceError(ValueError):
 
 
 @dataclass(frozen=True)
+class Masks:
+    """What stands where in a picture, each ``(height, width)`` uint8, 0 for no object.
+
+    :param instances: number of each object in this picture
+    :param classes: number of its class, a key of ``names``
+    """
+
+    instances: np.ndarray
+    classes: np.ndarray
+    names: dict[int, str]
+
+
+@dataclass(frozen=True)
 class Shot:
     """One picture and how long the camera shows it.
 
@@ -38,6 +51,8 @@ class Shot:
     :param intrinsics: None where the camera is unknown
     :param depth: ``(height, width)`` float32 [m], where it is known
     :param truth: JSON text on what is in the picture, empty where nobody knows
+    :param masks: where they are known
+    :param pose: ``(4, 4)`` map from optical frame [m], where it is known
     """
 
     image: np.ndarray
@@ -45,6 +60,8 @@ class Shot:
     intrinsics: CameraIntrinsics | None = None
     depth: np.ndarray | None = None
     truth: str = ''
+    masks: Masks | None = None
+    pose: np.ndarray | None = None
 
 
 def kind_of(source: str) -> SourceKind:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 Range = tuple[float, float]
+Color = tuple[float, float, float]
 FOLDER = Path(__file__).parent / 'distributions'
 MAX_SEED = 2**32
 
@@ -43,6 +44,20 @@ class Arrangement:
 
 
 @dataclass(frozen=True)
+class RoomStyle:
+    """What floors and walls look like.
+
+    :param floor_colors, wall_colors: RGB in 0..1
+    :param floor_textures, wall_textures: names of textures
+    """
+
+    floor_colors: tuple[Color, ...]
+    wall_colors: tuple[Color, ...]
+    floor_textures: tuple[str, ...]
+    wall_textures: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Distribution:
     """Everything random about scenes.
 
@@ -58,6 +73,9 @@ class Distribution:
     :param shadows: probability that the main light casts shadows
     :param min_pixels: smallest unhidden outline of an object [px at 128x96]
     :param questions: relative weight of each category of questions
+    :param room: None for that of a home
+    :param tint: factor on the colours of objects
+    :param fade: share of grey in the colours of objects
     """
 
     name: str
@@ -78,6 +96,9 @@ class Distribution:
     shadows: float
     min_pixels: float
     questions: dict[str, float]
+    room: RoomStyle | None = None
+    tint: Range = (0.9, 1.1)
+    fade: float = 0.0
 
     @classmethod
     def load(cls, name: str = 'eval') -> Distribution:
@@ -93,6 +114,8 @@ class Distribution:
         try:
             raw['arrangements'] = tuple(Arrangement(**_ranges(entry)) for entry in raw['arrangements'])
             raw['sizes'] = {kind: tuple(tuple(r) for r in ranges) for kind, ranges in raw['sizes'].items()}
+            if raw.get('room') is not None:
+                raw['room'] = _style(raw['room'])
             return cls(**_ranges(raw))
         except (TypeError, KeyError) as error:
             raise ValueError(f'{path}: not a distribution of scenes: {error}') from error
@@ -109,3 +132,8 @@ class Distribution:
 
 def _ranges(entry: dict) -> dict:
     return {key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()}
+
+
+def _style(entry: dict) -> RoomStyle:
+    colors = {key: tuple(tuple(color) for color in value) for key, value in entry.items() if key.endswith('_colors')}
+    return RoomStyle(**{**_ranges(entry), **colors})

@@ -6,24 +6,23 @@ import math
 
 import numpy as np
 
-from cooper_sim.distribution import Distribution
+from cooper_sim.distribution import Color, Distribution, RoomStyle
 from cooper_sim.textures import TEXTURES
 from cooper_sim.types import Light, Shape
 
 FARTHEST = 5.6  # longest distance from the camera to a corner of the floor [m]
-FLOOR_TEXTURES = tuple(i for i, (name, _) in enumerate(TEXTURES) if name not in ('bricks', 'stripes'))
-WALL_TEXTURES = tuple(
-    i for i, (name, _) in enumerate(TEXTURES) if name in ('bricks', 'stripes', 'carpet', 'planks')
-)
 THICKNESS = 0.1  # of walls, floor and ceiling [m]
-Color = tuple[float, float, float]
-FLOOR_COLORS: tuple[Color, ...] = (
-    (0.62, 0.48, 0.34), (0.48, 0.36, 0.26), (0.6, 0.6, 0.62), (0.74, 0.7, 0.63), (0.42, 0.46, 0.52),
-    (0.55, 0.6, 0.52),
-)  # fmt: skip
-WALL_COLORS: tuple[Color, ...] = (
-    (0.82, 0.8, 0.75), (0.7, 0.76, 0.8), (0.78, 0.72, 0.62), (0.68, 0.74, 0.66), (0.8, 0.7, 0.7),
-    (0.6, 0.6, 0.63),
+HOME = RoomStyle(
+    floor_colors=(
+        (0.62, 0.48, 0.34), (0.48, 0.36, 0.26), (0.6, 0.6, 0.62), (0.74, 0.7, 0.63), (0.42, 0.46, 0.52),
+        (0.55, 0.6, 0.52),
+    ),
+    wall_colors=(
+        (0.82, 0.8, 0.75), (0.7, 0.76, 0.8), (0.78, 0.72, 0.62), (0.68, 0.74, 0.66), (0.8, 0.7, 0.7),
+        (0.6, 0.6, 0.63),
+    ),
+    floor_textures=('checker', 'planks', 'tiles', 'carpet'),
+    wall_textures=('bricks', 'stripes', 'carpet', 'planks'),
 )  # fmt: skip
 
 
@@ -53,10 +52,11 @@ def draw_room(
         rows.append((int(Shape.BOX), size, rotation @ np.array(center), rotation @ frame, *finish, 0))
 
     level = (half[0] + THICKNESS, half[1] + THICKNESS)
-    floor = _finish(rng, FLOOR_COLORS, FLOOR_TEXTURES, distribution.textured[0])
+    style = distribution.room or HOME
+    floor = _finish(rng, style.floor_colors, style.floor_textures, distribution.textured[0])
     add((*middle, -THICKNESS / 2), level, np.eye(3), floor)
     add((*middle, height + THICKNESS / 2), level, np.eye(3), ((0.9, 0.9, 0.88, 1.0), -1))
-    walls = _finish(rng, WALL_COLORS, WALL_TEXTURES, distribution.textured[1])
+    walls = _finish(rng, style.wall_colors, style.wall_textures, distribution.textured[1])
     for axis in (0, 1):
         # Local x along the wall, local y up, so that textures stand upright.
         along, up = np.eye(3)[1 - axis], np.array([0.0, 0.0, 1.0])
@@ -75,10 +75,11 @@ def _within_reach(camera: np.ndarray, low: np.ndarray, high: np.ndarray) -> tupl
 
 
 def _finish(
-    rng: np.random.Generator, colors: tuple[Color, ...], textures: tuple[int, ...], textured: float
+    rng: np.random.Generator, colors: tuple[Color, ...], names: tuple[str, ...], textured: float
 ) -> tuple[tuple[float, ...], int]:
     """Return the colour (RGBA) and the texture (-1 for none) of a surface."""
     color = np.clip(np.array(colors[int(rng.integers(len(colors)))]) * rng.uniform(0.85, 1.15), 0, 1)
+    textures = [number for number, (name, _) in enumerate(TEXTURES) if name in names]
     return (*color, 1.0), int(rng.choice(textures)) if rng.random() < textured else -1
 
 

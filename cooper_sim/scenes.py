@@ -16,6 +16,7 @@ from cooper_sim.types import COLORS, FURNITURE, Primitives, Scene, SimObject
 ATTEMPTS = 300
 PATIENCE = 40  # draws after which one object fewer is tried
 ASPECT = 4 / 3  # of the view that scenes are composed for
+GREY = 0.5
 MODEL_HEIGHT = 96  # pixel sizes in a distribution are at 128x96
 
 
@@ -44,7 +45,7 @@ def generate_scene(seed: int, distribution: Distribution) -> Scene:
         reach = np.array([p.radius for p in placed] + [0.15])
         room, walls = draw_room(rng, distribution, corners, reach)
         return Scene(
-            seed, objects, _primitives(rng, objects, rotations, room), pose, fov,
+            seed, objects, _primitives(rng, distribution, objects, rotations, room), pose, fov,
             draw_lights(rng, distribution, walls, pose[:3, 3]), arrangement.name,
         )  # fmt: skip
     raise RuntimeError(
@@ -127,12 +128,17 @@ def _name_objects(
 
 
 def _primitives(
-    rng: np.random.Generator, objects: tuple[SimObject, ...], rotations: np.ndarray, room: list[tuple]
+    rng: np.random.Generator,
+    distribution: Distribution,
+    objects: tuple[SimObject, ...],
+    rotations: np.ndarray,
+    room: list[tuple],
 ) -> Primitives:
     """Return the room's and the objects' parts in the world frame; ``room`` holds finished rows."""
     rows = list(room)
     for thing, rotation in zip(objects, rotations, strict=True):
-        tint = np.clip(np.array(COLORS[thing.color]) * rng.uniform(0.9, 1.1) + rng.normal(0, 0.015, 3), 0, 1)
+        color = (1 - distribution.fade) * np.array(COLORS[thing.color]) + distribution.fade * GREY
+        tint = np.clip(color * rng.uniform(*distribution.tint) + rng.normal(0, 0.015, 3), 0, 1)
         for part in build(thing.kind, thing.size, tuple(tint)):
             position = np.array(thing.position) + rotation @ np.array(part.position)
             rows.append((int(part.shape), part.size, position, rotation, (*part.rgb, 1.0), -1, thing.id))

@@ -8,7 +8,7 @@ SIDE = 128
 # name, number of repeats a metre
 TEXTURES: tuple[tuple[str, float], ...] = (
     ('checker', 1.0), ('checker', 2.2), ('planks', 0.7), ('planks', 1.4), ('tiles', 1.2), ('tiles', 2.5),
-    ('stripes', 1.5), ('carpet', 0.8), ('carpet', 2.0), ('bricks', 1.2),
+    ('stripes', 1.5), ('carpet', 0.8), ('carpet', 2.0), ('bricks', 1.2), ('concrete', 0.6), ('panels', 0.9),
 )  # fmt: skip
 
 
@@ -18,7 +18,7 @@ def texture(name: str) -> np.ndarray:
     :raises KeyError: unknown name
     """
     draw = {'checker': _checker, 'planks': _planks, 'tiles': _tiles, 'stripes': _stripes, 'carpet': _carpet,
-            'bricks': _bricks}[name]  # fmt: skip
+            'bricks': _bricks, 'concrete': _concrete, 'panels': _panels}[name]  # fmt: skip
     row, column = np.mgrid[0:SIDE, 0:SIDE]
     grain = np.random.default_rng(17).normal(0, 0.025, (SIDE, SIDE))
     return np.clip(draw(row, column) + grain, 0, 1)
@@ -55,3 +55,16 @@ def _bricks(row: np.ndarray, column: np.ndarray) -> np.ndarray:
     course = row // 16
     joint = (row % 16 < 2) | ((column + 16 * (course % 2)) % 32 < 2)
     return np.where(joint, 0.95, 0.76)
+
+
+def _concrete(row: np.ndarray, column: np.ndarray) -> np.ndarray:
+    """Slabs with stains: a joint along two sides, and slow waves of dirt."""
+    stains = 0.12 * np.sin(2 * np.pi * row / SIDE) * np.sin(4 * np.pi * column / SIDE + 1.3)
+    stains += 0.08 * np.sin(2 * np.pi * (3 * row + 2 * column) / SIDE)
+    return np.where((row < 2) | (column < 2), 0.4, 0.72 + stains)
+
+
+def _panels(row: np.ndarray, column: np.ndarray) -> np.ndarray:
+    """Ribbed sheet metal: upright ribs, lit from one side."""
+    del row
+    return np.select([column % 32 < 3, column % 32 < 8], [0.5, 0.98], 0.8)

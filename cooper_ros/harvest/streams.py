@@ -10,6 +10,7 @@ from cooper_ros.salvage import Bag
 
 TF = ('tf2_msgs/msg/TFMessage', 'tf/msg/tfMessage')
 LABELS = 'vision_msgs/msg/LabelInfo'
+TEXT, LABEL_NAMES = 'std_msgs/msg/String', 'label_names'  # JSON, from cameras without vision_msgs
 _MASK = re.compile(r'mask|instance|label|segment', re.IGNORECASE)
 _MASK_ENCODINGS = ('mono8', '8UC1', 'mono16', '16UC1', '16SC1', '32SC1')
 # What our own node generated is no truth to learn from.
@@ -62,7 +63,9 @@ def find_streams(bag: Bag, wanted: Wanted) -> Streams:
     classes = None
     if mask is not None and is_of_instances(mask):
         classes = _mask([each for each in masks if not is_of_instances(each)])
-    labels = wanted.labels or next((topic for topic, kind in types.items() if kind == LABELS), '')
+    named = [topic for topic, kind in types.items() if kind == TEXT and topic.endswith(f'/{LABEL_NAMES}')]
+    infos = [topic for topic, kind in types.items() if kind == LABELS]
+    labels = wanted.labels or next(iter(infos + named), '')
     for each in found.values():
         if each not in (image, depth, mask, classes):
             unused.setdefault(each.name, 'another camera or kind of image')

@@ -14,6 +14,7 @@ from cooper_sim.distribution import FOLDER, MAX_SEED
 from cooper_sim.layout import Placed
 from cooper_sim.physics import Fell, settle
 from cooper_sim.shapes import build, carrying_surfaces
+from cooper_sim.textures import TEXTURES
 from cooper_sim.truth import silhouette_areas, surface_points
 from cooper_sim.types import FURNITURE
 
@@ -155,3 +156,16 @@ def test_silhouettes_are_areas_of_things_drawn_alone(samples):
             inside, everywhere = silhouette_areas(scene, thing.id, camera)
             assert inside == pytest.approx(drawn, rel=0.06), thing
             assert everywhere >= inside
+
+
+def test_the_warehouse_has_looks_of_its_own():
+    home, warehouse = Distribution.load('eval'), Distribution.load('warehouse')
+    assert home.room is None and warehouse.room is not None
+    floors = {tuple(generate_scene(seed, warehouse).primitives.rgba[0, :3].round(3)) for seed in range(3)}
+    lightest = max(max(color) for color in warehouse.room.floor_colors) * 1.15
+    assert all(max(color) <= lightest for color in floors)
+    known = [name for name, _ in TEXTURES]
+    used = {known[n] for seed in range(4) for n in generate_scene(seed, warehouse).primitives.materials if n >= 0}
+    assert used <= {'concrete', 'panels'}
+    at_home = {known[n] for seed in range(4) for n in generate_scene(seed, home).primitives.materials if n >= 0}
+    assert not at_home & {'concrete', 'panels'}
