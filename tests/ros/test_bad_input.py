@@ -11,11 +11,12 @@ import pytest
 pytest.importorskip('rclpy', reason='needs ROS 2')
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus  # noqa: E402
+from rclpy.node import Node  # noqa: E402
 from sensor_msgs.msg import Image, PointCloud2  # noqa: E402
 from std_msgs.msg import Header  # noqa: E402
 
 from cooper_msgs.srv import GetRelations, Query  # noqa: E402
-from cooper_ros.conversions import image_message  # noqa: E402
+from cooper_ros.conversions import image_message, stamp_from_ns  # noqa: E402
 
 QUESTION = 'Which is closer, the red ball or the blue box?'
 
@@ -193,6 +194,48 @@ def test_a_camera_that_stopped(probe, camera, tools):
     finally:
         camera.change = None
     tools.wait_for(lambda: query(probe).success, 'an answer')
+
+
+def test_two_nodes_of_one_name_are_noticed_and_named(probe, camera):
+    other = Node('cooper', context=probe.context)
+    try:
+        status = status_of(probe, 'node', lambda status: status.level == DiagnosticStatus.WARN)
+        assert 'another node is called /cooper' in status.message and '__node:=NAME' in status.message
+    finally:
+        other.destroy_node()
+    assert status_of(probe, 'node', lambda status: status.level == DiagnosticStatus.OK)
+
+
+def test_stamps_of_another_clock_are_noticed_and_named(probe, camera):
+    def shifted(image):
+        image.header.stamp.sec += 60
+        return image
+
+    camera.change = shifted
+    try:
+        status = status_of(probe, 'camera', lambda status: status.level == DiagnosticStatus.WARN)
+        assert 'before their stamps' in status.message and 'synchronise the clocks' in status.message
+    finally:
+        camera.change = None
+    assert status_of(probe, 'camera', lambda status: status.level == DiagnosticStatus.OK)
+
+
+def test_depth_in_the_wrong_unit_is_noticed_and_named(probe, node, camera, tools):
+    process, _ = node
+    publisher = probe.node.create_publisher(Image, '/depth_registered/image_rect', 1)
+    try:
+        tools.wait_for(lambda: publisher.get_subscription_count() > 0, 'the subscription')
+
+        def told():
+            measured = image_message(np.full(tools.size, 1500.0), '32FC1', Header())
+            measured.header.stamp = stamp_from_ns(max(camera.sent))
+            publisher.publish(measured)
+            return query(probe).success and 'depth declared 32FC1' in process.text()
+
+        tools.wait_for(told, 'the warning')
+        assert 'median of 1500: read as millimetres' in process.text()
+    finally:
+        probe.node.destroy_publisher(publisher)
 
 
 def test_nothing_was_lost_on_the_way(probe, node, camera):
