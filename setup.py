@@ -100,7 +100,7 @@ setup(
             'rosbags-image',
             'zstandard',
         ],
-        'fleet': ['ray[serve]>=2.40'],
+        'fleet': ['pydantic>=2.12', 'ray[serve]>=2.50', 'starlette'],
         'onnx': ['filelock', 'onnx', 'onnx-ir', 'onnxruntime', 'onnxscript'],
         'quant': ['torchao'],
         'sim': ['mujoco>=3.2'],

@@ -28,6 +28,7 @@ def ask(
     quantise: options.Quantise = None,
     device: options.Device = None,
     threads: options.Threads = None,
+    server: options.Server = None,
     namespace: Annotated[str, typer.Option(help='ROS namespace of the node.')] = '',
     camera: Annotated[str, typer.Option(help='Name of the camera, of a node with several.')] = '',
     timeout: Annotated[float, typer.Option(min=0.1, help='Longest wait for the node and its answer [s].')] = 60.0,
@@ -46,6 +47,7 @@ def ask(
             '--quantise': quantise is not None,
             '--device': device is not None,
             '--threads': threads is not None,
+            '--server': server is not None,
         }
         if any(given.values()):
             named = ', '.join(name for name, is_given in given.items() if is_given)
@@ -61,7 +63,7 @@ def ask(
     frame = load_frame(image, fov)
     if out is not None:
         make_folder(out)
-    reasoner = open_reasoner(checkpoint, backend.value, device, threads, graphs, quantise)
+    reasoner = open_reasoner(checkpoint, backend.value, device, threads, graphs, quantise, server)
     told = Teller(out, speak=note if json else say if stream else None)
     for event in reasoner.ask(frame, question, mode=mode, choices=offered, seed=seed):
         told.hear(event)

@@ -54,6 +54,8 @@ def bench(
         raise typer.BadParameter('--full builds its own model; it goes with --random, --seed and --device alone')
     if random is not None and quantise is not None:
         raise typer.BadParameter('--quantise goes with checkpoints, not with --random')
+    if backend is options.BackendName.remote:
+        raise typer.BadParameter('the remote back end computes nothing here; measure on the machine of the server')
     used = set_threads(threads)
     if full:
         from cooper_cli.full_size import measure

@@ -36,6 +36,7 @@ def demo(
     checkpoint: options.Checkpoint = None,
     backend: options.Backend = options.BackendName.auto,
     graphs: options.Graphs = None,
+    server: options.Server = None,
     seed: options.Seed = 0,
     json: options.Json = False,
 ) -> None:
@@ -49,7 +50,7 @@ def demo(
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     folder = '' if checkpoint is None else str(checkpoint.resolve())
     exported = '' if graphs is None else str(graphs.resolve())
-    settings = DemoSettings(camera, seconds, out, folder, backend.value, seed, exported)
+    settings = DemoSettings(camera, seconds, out, folder, backend.value, seed, exported, server or '')
     report = Demo(settings, note if json else say).run()
     save_all(report, out)
     if viewer is Viewer.rerun:

@@ -45,6 +45,7 @@ class DemoSettings:
     :param checkpoint: folder of a checkpoint, empty for the default
     :param backend: what computes the model
     :param graphs: folder of exported graphs, empty for the user's cache
+    :param server: address for the remote back end
     """
 
     camera: str
@@ -54,6 +55,7 @@ class DemoSettings:
     backend: str = 'auto'
     seed: int = 0
     graphs: str = ''
+    server: str = ''
 
 
 @dataclass
@@ -131,6 +133,7 @@ class Demo:
             'checkpoint': settings.checkpoint,
             'backend': settings.backend,
             'graphs': settings.graphs,
+            'server': settings.server,
             'seed': settings.seed,
             'image_transport': 'compressed' if compressed else 'raw',
             # Every image is to be accounted for, on a machine that is busy with other things too.

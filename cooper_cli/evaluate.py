@@ -35,6 +35,7 @@ def evaluate(
     quantise: options.Quantise = None,
     device: options.Device = None,
     threads: options.Threads = None,
+    server: options.Server = None,
 ) -> None:
     """Measure depth, segmentation and answers on fresh scenes of the versioned evaluation distribution."""
     from cooper_cli.evaluation import DISTRIBUTION, Setup, scene_seeds
@@ -43,7 +44,8 @@ def evaluate(
     from cooper_sim.distribution import Distribution
 
     names = tuple(modes.split(','))
-    setup = Setup(checkpoint, backend.value, device, threads, names, seed, graphs=graphs, quantise=quantise)
+    more = {'graphs': graphs, 'quantise': quantise, 'server': server}
+    setup = Setup(checkpoint, backend.value, device, threads, names, seed, **more)
     count = workers or _default_workers(setup, scenes)
     start = time.perf_counter()
     seeds = scene_seeds(scenes, seed)
@@ -70,7 +72,9 @@ def evaluate(
 
 def _default_workers(setup: Setup, scenes: int) -> int:
     """Return one worker a core for a small model on a CPU: its small matrices gain nothing from threads."""
-    if scenes < 2 * MOST_WORKERS or setup.threads not in (None, 1) or _weight_bytes(setup) > SMALL_BYTES:
+    if setup.server is not None or scenes < 2 * MOST_WORKERS or setup.threads not in (None, 1):
+        return 1
+    if _weight_bytes(setup) > SMALL_BYTES:
         return 1
     if setup.device is None:
         import torch

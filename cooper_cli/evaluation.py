@@ -11,7 +11,7 @@ import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,7 @@ from cooper_sim.grading import Truth, is_right
 from cooper_sim.scoring import DepthScore, boundary_f1, depth_score, nearest, object_ious
 
 if TYPE_CHECKING:
-    from cooper_model.reasoner import Reasoner
+    from cooper_model.answerer import Answerer
     from cooper_sim.questions import Question
     from cooper_sim.types import Sample
 
@@ -48,6 +48,7 @@ class Setup:
     sampler: Mapping[str, Any] = field(default_factory=dict)
     graphs: Path | None = None
     quantise: str | None = None
+    server: str | None = None
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ def scene_seeds(count: int, seed: int) -> list[int]:
 class Evaluator:
     """Measures scenes of the evaluation distribution, one at a time, with one model and one renderer."""
 
-    def __init__(self, reasoner: Reasoner, modes: Sequence[Mode], seed: int) -> None:
+    def __init__(self, reasoner: Answerer, modes: Sequence[Mode], seed: int) -> None:
         from cooper_sim.distribution import Distribution
         from cooper_sim.render import Renderer
 
@@ -138,15 +139,14 @@ class Evaluator:
         return GivenAnswer(answer.text, right, images, answer.forced, time.perf_counter() - start)
 
 
-def model_size(reasoner: Reasoner) -> tuple[tuple[int, int], tuple[int, int]]:
+def model_size(reasoner: Answerer) -> tuple[tuple[int, int], tuple[int, int]]:
     """Return ``(height, width)`` at which the model sees a 4:3 camera, and the size of frames to draw for it."""
-    backend = reasoner.backend
-    height, width = backend.image_size(480, 640)
+    height, width = reasoner.image_size(480, 640)
     for scale in FRAME_SCALES:
         frame = (height * scale, width * scale)
-        if backend.image_size(*frame) == (height, width):
+        if reasoner.image_size(*frame) == (height, width):
             return (height, width), frame
-    return backend.image_size(height, width), (height, width)
+    return reasoner.image_size(height, width), (height, width)
 
 
 def truth_of(question: Question) -> Truth:
@@ -168,8 +168,11 @@ def measure_scenes(setup: Setup, seeds: Sequence[int], workers: int) -> Iterator
 
 
 def _open(setup: Setup, threads: int | None) -> Evaluator:
-    reasoner = open_reasoner(setup.checkpoint, setup.backend, setup.device, threads, setup.graphs, setup.quantise)
-    reasoner.sampler = replace(reasoner.sampler, **setup.sampler)
+    own = None if setup.server else threads
+    reasoner = open_reasoner(
+        setup.checkpoint, setup.backend, setup.device, own, setup.graphs, setup.quantise, setup.server
+    )
+    reasoner.adjust(setup.sampler)
     return Evaluator(reasoner, setup.modes, setup.seed)
 
 

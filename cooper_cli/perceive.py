@@ -24,6 +24,7 @@ def perceive(
     quantise: options.Quantise = None,
     device: options.Device = None,
     threads: options.Threads = None,
+    server: options.Server = None,
 ) -> None:
     """Write the depth (16-bit mm PNG, colours, .npy), masks and an overlay of an image to a folder."""
     from cooper_cli.pictures import load_frame, make_folder
@@ -31,7 +32,7 @@ def perceive(
 
     frame = load_frame(image, fov)
     make_folder(out)
-    reasoner = open_reasoner(checkpoint, backend.value, device, threads, graphs, quantise)
+    reasoner = open_reasoner(checkpoint, backend.value, device, threads, graphs, quantise, server)
     ready = [event for event in reasoner.perceive(frame, ('depth', 'segmentation'), seed=seed)
              if isinstance(event, ImageReady)]  # fmt: skip
     record = write(out, frame, ready)

@@ -22,6 +22,10 @@ class Answerer(Protocol):
     def serving(self) -> str:
         """Name of the back end that serves at the moment."""
 
+    @property
+    def trouble(self) -> str:
+        """Why another back end than the preferred one serves; empty where none does."""
+
     def adjust(self, sampler: Mapping[str, Any] | None = None, max_turns: int | None = None) -> None:
         """Replace settings of the checkpoint from now on; those that are not named are the checkpoint's again.
 

@@ -19,13 +19,16 @@ from cooper_model.tokenizer import Tokenizer
 if TYPE_CHECKING:
     import torch
 
+    from cooper_model.answerer import Answerer
     from cooper_model.backends.base import Backend
+    from cooper_model.backends.connection import Server
     from cooper_model.context import Kernel
 
 log = logging.getLogger(__name__)
 
 # From the fastest to the one that runs everywhere: each is the next best of those before it.
 BACKENDS = ('tensorrt', 'onnx', 'torch')
+REMOTE = 'remote'
 
 
 def default_checkpoint() -> Path:
@@ -34,8 +37,8 @@ def default_checkpoint() -> Path:
 
 
 def next_best(backend: str) -> str | None:
-    """Return the backend to use where this one fails, None after the last."""
-    return dict(zip(BACKENDS, (*BACKENDS[1:], None), strict=True))[backend]
+    """Return the backend to use where this one fails, None after the last and where there is no order."""
+    return dict(zip(BACKENDS, BACKENDS[1:], strict=False)).get(backend)
 
 
 def load(
@@ -89,12 +92,22 @@ def load_working(
     graphs: str | Path | None = None,
     broken: str | None = None,
     quantise: str | None = None,
-) -> Reasoner[Any]:
+    server: Server | None = None,
+) -> Answerer:
     """Load a checkpoint on the next best backend, with a warning, where the wanted one cannot be loaded.
 
+    :param backend: as :func:`load`, or ``remote``: the server where it is well, else the best backend of this machine
     :param broken: a backend that broke down, instead of which the next best after it is to be loaded
     :raises FileNotFoundError, ValueError: as :func:`load`, where the last backend cannot be loaded either
     """
+    if backend == REMOTE:
+        if server is None:
+            raise ValueError('the remote backend needs a server; name one, for example http://192.168.1.20:8000')
+        from cooper_model.backends.remote import RemoteReasoner
+        from cooper_model.fallback import Fallback
+
+        local = load_working(checkpoint, 'auto', device, graphs, broken, quantise)
+        return Fallback(RemoteReasoner(server), local)
     folder = Path(checkpoint) if checkpoint else default_checkpoint()
     wish = _Wish(folder, device, None, None if graphs is None else Path(graphs), None, _parsed(quantise))
     following = None if broken is None else next_best(broken)

@@ -128,7 +128,7 @@ def segmentation(
         raise ValueError(
             f'the colour code has {len(code.names)} classes; labels are 8 bits, at most {UNLABELLED} fit'
         )
-    colours = np.round(np.clip(picture, 0, 1) * np.float32(255)).astype(np.uint8)
+    colours = colours_of(picture)
     by_place = bool(code.names)
     if not by_place:
         code = _clustered_code(colours, min_area)
@@ -139,6 +139,11 @@ def segmentation(
     layers = (labels, instances.astype(np.uint16), pixels.confidence, colours)
     resized = [cv2.resize(values, (width, height), interpolation=cv2.INTER_NEAREST) for values in layers]
     return Segmentation(resized[0], resized[1], resized[2], code.names, resized[3])
+
+
+def colours_of(picture: np.ndarray) -> np.ndarray:
+    """Return a generated picture of 0..1 in 8 bits, rounded: what a segmentation is read from."""
+    return np.round(np.clip(picture, 0, 1) * np.float32(255)).astype(np.uint8)
 
 
 def _clustered_code(colours: np.ndarray, min_area: int) -> ColourCodeConfig:

@@ -87,6 +87,8 @@ class Reasoner(Generic[ContextT]):
     :param sampler: how images are generated; default the checkpoint's own
     """
 
+    trouble = ''
+
     def __init__(
         self,
         backend: Backend[ContextT],

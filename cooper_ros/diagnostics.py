@@ -140,7 +140,7 @@ class Diagnostics:
         return self._status(f'camera {camera.name}'.rstrip(), level, text, values)
 
     def _model(self) -> DiagnosticStatus:
-        worker, counts = self._pipeline.worker, self._pipeline.counts
+        worker, model, counts = self._pipeline.worker, self._pipeline.model, self._pipeline.counts
         level, text = DiagnosticStatus.OK, 'the model is ready'
         if self.problem:
             level, text = DiagnosticStatus.ERROR, self.problem
@@ -150,11 +150,14 @@ class Diagnostics:
             level, text = DiagnosticStatus.ERROR, 'the inference thread has ended; clean up and configure the node'
         elif counts.failed > self._failed:
             level, text = DiagnosticStatus.ERROR, f'failed: {counts.last_error}'
+        elif model is not None and model.trouble:
+            level, text = DiagnosticStatus.WARN, f'{model.backend} serves: {model.trouble}'
         self._failed = counts.failed
         rate = max(0, counts.perceived - self._perceived) / self._period
         self._perceived = counts.perceived
         values = {
-            'backend': self._parameters['backend'],
+            'backend': model.backend if model else '',
+            'wanted backend': self._parameters['backend'],
             'perception': 'enabled' if self._pipeline.enabled else 'disabled',
             'perceived': counts.perceived,
             'perception rate [Hz]': f'{rate:.2f}',
@@ -164,12 +167,12 @@ class Diagnostics:
             'last error': counts.last_error,
             'waiting questions': worker.waiting if worker else 0,
             'last perception [s]': f'{counts.perceive_seconds:.3f}',
+            **{f'last perception: {part} [s]': f'{value:.3f}' for part, value in counts.perceive_parts.items()},
             'last answer [s]': f'{counts.answer_seconds:.3f}',
+            **{f'last answer: {part} [s]': f'{value:.3f}' for part, value in counts.answer_parts.items()},
         }
         return self._status('model', level, text, values)
-            **{f'last perception: {part} [s]': f'{value:.3f}' for part, value in counts.perceive_parts.items()},
 
-            **{f'last answer: {part} [s]': f'{value:.3f}' for part, value in counts.answer_parts.items()},
     def _recording(self) -> DiagnosticStatus:
         state = self._recording_state()
         level, text = DiagnosticStatus.OK, f'recording into {state.bag}' if state.bag else 'not recording'

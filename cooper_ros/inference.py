@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from cooper_model import loading
+from cooper_model.backends.connection import Server
 from cooper_model.backends.failures import BackendFailed, is_out_of_memory
 from cooper_model.scene import describe_scene
 from cooper_model.types import (
@@ -28,7 +29,7 @@ from cooper_model.types import (
 from cooper_ros.worker import Stop
 
 if TYPE_CHECKING:
-    from cooper_model.reasoner import Reasoner
+    from cooper_model.answerer import Answerer
 
 Scene = tuple[tuple[SceneObject, ...], tuple[Relation, ...]]
 
@@ -39,13 +40,19 @@ class BadQuestion(ValueError):
 
 @dataclass(frozen=True)
 class Source:
-    """What to load; None stands for the default of ``cooper_model.loading.load``."""
+    """What to load; None stands for the default of ``cooper_model.loading.load``.
+
+    :param server: address for the back end ``remote``
+    :param server_timeout: longest silence of the server, after which the local model answers [s]
+    """
 
     checkpoint: str | None
     backend: str
     device: str | None
     graphs: str | None
     quantise: str | None = None
+    server: str | None = None
+    server_timeout: float = 10.0
 
 
 @dataclass(frozen=True)
@@ -88,6 +95,7 @@ class Perceived:
 
     :param least: area of the smallest object that counts [px of the frame]
     :param seconds: time that the maps took
+    :param timings: time that each map took [s], where it is known
     """
 
     frame: Frame
@@ -95,7 +103,7 @@ class Perceived:
     segmentation: Segmentation | None
     least: int = 1
     seconds: float = 0.0
-    :param timings: time that each map took [s], where it is known
+    timings: Mapping[str, float] = field(default_factory=dict)
 
     @cached_property
     def _scene(self) -> Scene:
@@ -103,7 +111,6 @@ class Perceived:
 
     @property
     def objects(self) -> tuple[SceneObject, ...]:
-    timings: Mapping[str, float] = field(default_factory=dict)
         """The objects of the segmentation."""
         return self._scene[0]
 
@@ -123,18 +130,27 @@ class Inference:
         self._source = source
         self._backend = source.backend
         self._broken: str | None = None
-        self._loaded: Reasoner | None = None
-        self._config = self._reasoner.backend.config
+        self._loaded: Answerer | None = None
+        _ = self._reasoner
 
     @property
     def backend(self) -> str:
         """Name of the backend that serves: the wanted one, or the next best that works."""
-        return self._backend
+        return self._backend if self._loaded is None else self._loaded.serving
 
     @property
-    def _reasoner(self) -> Reasoner:
+    def trouble(self) -> str:
+        """Why what serves is not what was wanted; empty where it is."""
+        if self._loaded is not None and self._loaded.trouble:
+            return self._loaded.trouble
+        wanted = self._source.backend
+        return '' if wanted in ('auto', loading.REMOTE, self.backend) else f'the {wanted} backend cannot be used'
+
+    @property
+    def _reasoner(self) -> Answerer:
         if self._loaded is None:
             source = self._source
+            server = None if source.server is None else Server(source.server, source.server_timeout)
             self._loaded = loading.load_working(
                 source.checkpoint,
                 source.backend,
@@ -142,8 +158,8 @@ class Inference:
                 source.graphs,
                 broken=self._broken,
                 quantise=source.quantise,
+                server=server,
             )
-            self._backend = self._loaded.backend.name
         return self._loaded
 
     @contextmanager
@@ -155,19 +171,18 @@ class Inference:
         try:
             yield
         except RuntimeError as error:
-            following = loading.next_best(self._backend)
+            serving = self.backend
+            following = loading.next_best(serving)
             if following is None or not (isinstance(error, BackendFailed) or is_out_of_memory(error)):
                 raise
-            text = f'{error}; ask again: the {following} backend serves from now on instead of {self._backend}'
-            self._backend, self._broken, self._loaded = following, self._backend, None
+            text = f'{error}; ask again: the {following} backend serves from now on instead of {serving}'
+            self._backend, self._broken, self._loaded = following, serving, None
             raise BackendFailed(text) from error
 
     def _apply(self, settings: Settings) -> None:
         given = {name: getattr(settings, name) for name in ('num_timesteps', 'image_scale', 'text_scale')}
         overrides = {name: value for name, value in given.items() if value}
-        self._reasoner.sampler = replace(self._config.sampler, **overrides)
-        turns = settings.max_turns or self._config.max_turns
-        self._reasoner.backend.config = replace(self._config, max_turns=turns)
+        self._reasoner.adjust(overrides, settings.max_turns or None)
 
     def perceive(self, frame: Frame, modalities: tuple[Modality, ...], settings: Settings, stop: Stop) -> Perceived:
         """Generate maps of a frame.
@@ -177,10 +192,12 @@ class Inference:
         began = time.monotonic()
         self._apply(settings)
         maps: dict[str, Any] = {}
+        timings: dict[str, float] = {}
         with self._recovering():
             for event in self._reasoner.perceive(frame, modalities, seed=settings.seed, cancelled=stop):
                 if isinstance(event, ImageReady):
                     maps[event.modality] = event.image
+                    timings[event.modality] = event.seconds
         seconds = time.monotonic() - began
         least = settings.min_object_area
         return Perceived(frame, maps.get('depth'), maps.get('segmentation'), least, seconds, timings)
@@ -193,12 +210,10 @@ class Inference:
         """
         self._apply(settings)
         options = {'mode': question.mode, 'choices': question.choices, 'seed': settings.seed}
-        timings: dict[str, float] = {}
         try:
             events = self._reasoner.ask(question.frame, question.text, **options, cancelled=stop)
         except ValueError as error:
             raise BadQuestion(str(error)) from error
-                    timings[event.modality] = event.seconds
         answer = None
         with self._recovering():
             for event in events:

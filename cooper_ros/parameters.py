@@ -82,6 +82,14 @@ def _camera_problem(names: Sequence[str]) -> str:
 SPECS = (
     Spec('checkpoint', '', 'folder of the checkpoint; empty = the built-in cooper-nano', fixed=True),
     Spec('backend', 'auto', 'what computes the model; auto = the best that is there', choices=BACKENDS, fixed=True),
+    Spec('server', '', 'address of the remote backend, for example http://192.168.1.20:8000', fixed=True),
+    Spec(
+        'server_timeout',
+        10.0,
+        'longest silence of the server, then the local model answers [s]',
+        (0.1, 3600.0),
+        fixed=True,
+    ),
     Spec('graphs', '', 'folder with exported graphs for onnx and tensorrt; empty = the cache', fixed=True),
     Spec('quantise', '', 'formats of weights for torch, for example int8 or int4; empty = as they are', fixed=True),
     Spec('device', '', 'device of the backend, for example cpu or cuda:0; empty = the best that is there', fixed=True),

@@ -83,6 +83,11 @@ class Pipeline:
         """The thread that owns the model, None where none is loaded."""
         return self._worker
 
+    @property
+    def model(self) -> Inference | None:
+        """The model, None where none is loaded. Its work belongs to the worker's thread."""
+        return None if self._worker is None else self._worker.ready.result()
+
     def start(self) -> None:
         """Load the model and wait for it.
 
@@ -90,8 +95,11 @@ class Pipeline:
         """
         self.stop()
         self.counts, self._turns = WorkCounts(), Turns()
-        values = {name: self._parameters[name] or None for name in ('checkpoint', 'device', 'graphs', 'quantise')}
-        source = Source(backend=self._parameters['backend'], **values)
+        names = ('checkpoint', 'device', 'graphs', 'quantise', 'server')
+        values = {name: self._parameters[name] or None for name in names}
+        source = Source(
+            backend=self._parameters['backend'], server_timeout=self._parameters['server_timeout'], **values
+        )
         worker = InferenceWorker(lambda: Inference(source), self._continuous, self._on_failure, CAPACITY)
         worker.ready.result()
         self._worker = worker
@@ -143,6 +151,8 @@ class Pipeline:
         count = self.counts.perceived + 1
         self.counts = replace(self.counts, perceived=count, perceive_seconds=perceived.seconds)
         camera.publish(perceived)
+        parts = {'waiting': waited, **perceived.timings, 'publishing': time.monotonic() - made}
+        self.counts = replace(self.counts, perceive_parts=parts)
         return perceived
 
     def _answer(self, model: Inference, question: Question, on_event: Callable[[Event], None], stop: Stop) -> Answer:
@@ -154,8 +164,6 @@ class Pipeline:
             counts, answered=counts.answered + 1, answer_seconds=seconds, answer_parts=answer.timings
         )
         last = self._last.get(question.camera)
-        parts = {'waiting': waited, **perceived.timings, 'publishing': time.monotonic() - made}
-        self.counts = replace(self.counts, perceive_parts=parts)
         newer = last is not None and last.perceived.frame.stamp_ns > question.frame.stamp_ns
         if question.live and not newer and (answer.depth or answer.segmentation):
             least = self._parameters['min_object_area']

@@ -5,7 +5,7 @@ set -eu
 cd "$(dirname "$0")/.."
 root=$(pwd -P)
 venv=$root/.venv
-extras=ros,interfaces,sim,onnx,train,bags,viewer,test
+extras=ros,interfaces,sim,onnx,train,bags,viewer,fleet,test
 supported='import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))'
 
 # What a sourced ROS installation or a user's own settings would mix into the environment.
