@@ -114,6 +114,7 @@ setup(
             'camera = cooper_ros.camera:main',
             'cooper = cooper_cli.main:app',
             'cooper_node = cooper_ros.node:main',
+            'viewer = cooper_ros.viewer:main',
         ],
     },
 )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,6 +10,7 @@ import typer
 
 from cooper_cli import options
 from cooper_cli.output import note, print_json, say
+from cooper_cli.viewing import Viewer, ViewerName
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -21,18 +21,12 @@ SHOWN_PROBLEMS = 8
 WIDTH = 130  # where there is no terminal to ask
 
 
-class Viewer(str, Enum):
-    """What shows the run afterwards."""
-
-    none = 'none'
-    rerun = 'rerun'
-
-
 def demo(
     camera: Annotated[str, typer.Option(help='sim, or a bag, video, image or folder of images.')] = 'sim',
+    world: options.World = 'eval',
     seconds: Annotated[float, typer.Option(min=1.0, max=120.0, help='How long to ask questions.')] = 15.0,
     out: Annotated[Path, typer.Option(help='Folder for pictures, logs and summary.json.')] = Path('out/demo'),
-    viewer: Annotated[Viewer, typer.Option(help='Also write a recording for this viewer.')] = Viewer.none,
+    viewer: Viewer = ViewerName.none,
     checkpoint: options.Checkpoint = None,
     backend: options.Backend = options.BackendName.auto,
     graphs: options.Graphs = None,
@@ -50,13 +44,17 @@ def demo(
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     folder = '' if checkpoint is None else str(checkpoint.resolve())
     exported = '' if graphs is None else str(graphs.resolve())
-    settings = DemoSettings(camera, seconds, out, folder, backend.value, seed, exported, server or '')
+    # A recording of an earlier run would pass for one of this run.
+    recording = out / 'demo.rrd'
+    recording.unlink(missing_ok=True)
+    shown = str(recording) if viewer is ViewerName.rerun else ''
+    settings = DemoSettings(
+        camera, seconds, out, folder, backend.value, seed, exported, server or '', world, recording=shown
+    )
     report = Demo(settings, note if json else say).run()
     save_all(report, out)
-    if viewer is Viewer.rerun:
-        from cooper_cli.demo_viewer import save_recording
-
-        report.files.append(str(save_recording(report, out / 'demo.rrd')))
+    if recording.is_file():
+        report.files.append(str(recording))
     if json:
         print_json(report.record())
     else:

@@ -19,7 +19,7 @@ MONTAGE_HEIGHT = 360
 def save_all(report: Report, out: Path) -> None:
     """Write every picture, ``thoughts.txt`` and ``summary.json`` to ``out``; the report learns their names."""
     # Pictures of an earlier run would pass for those of this one.
-    for pattern in ('frame*.png', 'question*.png', 'demo.rrd'):
+    for pattern in ('frame*.png', 'question*.png'):
         for old in out.glob(pattern):
             old.unlink()
     files: list[Path] = []

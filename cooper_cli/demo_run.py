@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cooper_cli.demo_report import Asked, Report, check, silent_topics
+from cooper_cli.viewing import VIEWER_MODULE
 from cooper_model.types import MODES
 from cooper_ros.client import ClientError, CooperClient, Question
 from cooper_ros.processes import ProcessFailed, RosProcess
@@ -46,6 +47,8 @@ class DemoSettings:
     :param backend: what computes the model
     :param graphs: folder of exported graphs, empty for the user's cache
     :param server: address for the remote back end
+    :param world: what simulated scenes are drawn from
+    :param recording: file that the live viewer saves what it shows to; empty for no viewer
     """
 
     camera: str
@@ -56,6 +59,8 @@ class DemoSettings:
     seed: int = 0
     graphs: str = ''
     server: str = ''
+    world: str = 'eval'
+    recording: str = ''
 
 
 @dataclass
@@ -90,6 +95,7 @@ class Demo:
         out = self.settings.out
         began = time.monotonic()
         client = stack.enter_context(CooperClient(namespace=self.namespace))
+        viewer = self._start_viewer(stack, compressed)
         node = stack.enter_context(
             RosProcess('cooper_ros.node', self._node_parameters(compressed), out / 'node.log', self.namespace)
         )
@@ -100,8 +106,8 @@ class Demo:
         self.tell(f'node {node.pid} and camera {camera.pid} started in ROS domain {os.environ["ROS_DOMAIN_ID"]}')
 
         def alive() -> None:
-            node.require_alive()
-            camera.require_alive()
+            for process in (node, camera, *viewer):
+                process.require_alive()
 
         self._wait_until_active(client, watcher, node, alive)
         self.report.start_seconds = time.monotonic() - began
@@ -127,6 +133,14 @@ class Demo:
         self.report.node_status = node.stop()
         self.report.seconds = time.monotonic() - began
 
+    def _start_viewer(self, stack: ExitStack, compressed: bool) -> list[RosProcess]:
+        """Start the viewer where it is wanted; it outlives node and camera, so that it shows their end too."""
+        if not self.settings.recording:
+            return []
+        parameters = {'save': self.settings.recording, 'compressed': compressed}
+        log = self.settings.out / 'viewer.log'
+        return [stack.enter_context(RosProcess(VIEWER_MODULE, parameters, log, self.namespace))]
+
     def _node_parameters(self, compressed: bool) -> dict[str, Any]:
         settings = self.settings
         return {
@@ -147,7 +161,8 @@ class Demo:
             'source': settings.camera if kind == 'sim' else str(Path(settings.camera).resolve()),
             'seed': settings.seed,
             'scene_period': max(5.0, settings.seconds / 3),
-            'wait_for_subscribers': 2,
+            'distribution': settings.world,
+            'wait_for_subscribers': 3 if settings.recording else 2,
             # The model is to show what it sees by itself.
             'publish_depth': kind == 'bag',
         }

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import typer
 
 from cooper_cli import options
+from cooper_cli.output import note
+from cooper_cli.viewing import VIEWER_MODULE, Viewer, ViewerName
 
 
 def node(
@@ -20,6 +26,7 @@ def node(
     cameras: Annotated[str, typer.Option(help='Names of several cameras, by commas; empty = one without a name.')] = '',
     rate: Annotated[float, typer.Option(min=0.0, help='Perceived frames a second; 0 = only on demand.')] = 2.0,
     seed: options.Seed = 0,
+    viewer: Viewer = ViewerName.none,
     ros_args: Annotated[
         list[str] | None,
         typer.Argument(help='More ROS arguments after --, for example: -- -r image_raw:=/camera/image_raw'),
@@ -27,7 +34,7 @@ def node(
 ) -> None:
     """Run the ROS 2 node until it is interrupted."""
     from cooper_ros.node import main
-    from cooper_ros.processes import ros_arguments
+    from cooper_ros.processes import RosProcess, ros_arguments
 
     parameters = {
         'checkpoint': '' if checkpoint is None else str(checkpoint.resolve()),
@@ -40,4 +47,18 @@ def node(
         'perception_rate': rate,
         'seed': seed,
     }
-    main([*ros_arguments(parameters, namespace), *(ros_args or [])])
+    arguments = [*ros_arguments(parameters, namespace), *(ros_args or [])]
+    with ExitStack() as stack:
+        if viewer is ViewerName.rerun:
+            shown = {'camera': parameters['cameras'][0], 'compressed': compressed}
+            log = Path(stack.enter_context(TemporaryDirectory(prefix='cooper_viewer-')), 'viewer.log')
+            process = RosProcess(VIEWER_MODULE, shown, log, namespace, remappings(ros_args or []))
+            stack.enter_context(process)
+            note(f'viewer {process.pid} started, its log: {log}')
+        main(arguments)
+
+
+def remappings(arguments: Sequence[str]) -> list[str]:
+    """Return the remappings of topics among ROS arguments; those of names (``__node``) belong to the node alone."""
+    pairs = zip(arguments, arguments[1:], strict=False)
+    return [rule for flag, rule in pairs if flag in ('-r', '--remap') and not rule.startswith('__')]

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -20,16 +20,19 @@ class ProcessFailed(RuntimeError):
     """A process ended when it should not; the text holds the end of its log."""
 
 
-def ros_arguments(parameters: Mapping[str, Any], namespace: str = '') -> list[str]:
+def ros_arguments(parameters: Mapping[str, Any], namespace: str = '', remap: Sequence[str] = ()) -> list[str]:
     """Return command-line arguments that set ROS parameters. Texts are quoted, so a folder named 1 stays a text.
 
     :param namespace: of the node; empty for none
+    :param remap: rules such as ``image_raw:=/camera/image_raw``
     """
     arguments = ['--ros-args']
     for name, value in parameters.items():
         arguments += ['-p', f'{name}:={json.dumps(value, ensure_ascii=False)}']
     if namespace.strip('/'):
         arguments += ['-r', f'__ns:=/{namespace.strip("/")}']
+    for rule in remap:
+        arguments += ['-r', rule]
     return arguments
 
 
@@ -40,12 +43,15 @@ class RosProcess:
     :param parameters: ROS parameters
     :param log: file that takes its output
     :param namespace: of the node
+    :param remap: rules for names
     """
 
-    def __init__(self, module: str, parameters: Mapping[str, Any], log: Path, namespace: str = '') -> None:
+    def __init__(
+        self, module: str, parameters: Mapping[str, Any], log: Path, namespace: str = '', remap: Sequence[str] = ()
+    ) -> None:
         self.module = module
         self.log = log
-        command = [sys.executable, '-m', module, *ros_arguments(parameters, namespace)]
+        command = [sys.executable, '-m', module, *ros_arguments(parameters, namespace, remap)]
         with log.open('wb') as output:
             # A session of its own: Ctrl-C at the terminal reaches this process alone, which then ends its children.
             self._process = subprocess.Popen(

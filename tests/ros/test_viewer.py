@@ -1,0 +1,179 @@
+"""The Rerun viewer beside a real node and camera: what it saved is read back."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+
+pytest.importorskip('rclpy', reason='needs ROS 2')
+pytest.importorskip('rerun', reason='needs rerun-sdk')
+
+import rerun as rr  # noqa: E402
+from rclpy.action import ActionClient  # noqa: E402
+from rerun.chunk import RrdReader  # noqa: E402
+from std_msgs.msg import Header  # noqa: E402
+
+from cooper_model.placement import RigidTransform  # noqa: E402
+from cooper_msgs.action import Ask  # noqa: E402
+from cooper_msgs.msg import QueryRecord, SceneGraph, SceneObject  # noqa: E402
+from cooper_msgs.srv import Query  # noqa: E402
+from cooper_ros.conversions import image_message, point_cloud_message, stamp_from_ns  # noqa: E402
+from cooper_ros.processes import RosProcess  # noqa: E402
+from cooper_ros.rerun_view import RerunView  # noqa: E402
+
+QUESTION = 'How far away is the red ball?'
+MODULE = 'cooper_ros.viewer'
+
+
+class Recording:
+    """A saved recording by entity."""
+
+    def __init__(self, path):
+        self.reader = RrdReader(path)
+        self.tables = {}
+        for chunk in self.reader.stream().collect().stream():
+            self.tables.setdefault(chunk.entity_path.lstrip('/'), []).append(chunk.to_record_batch())
+
+    def values(self, entity, component):
+        """Return what was logged, in the order of the file."""
+        batches = [batch for batch in self.tables.get(entity, ()) if component in batch.schema.names]
+        return [value for batch in batches for value in batch.column(component).to_pylist()]
+
+    def stamps(self, entity):
+        times = [batch.column('stamp').cast('int64').to_pylist() for batch in self.tables[entity]]
+        return {stamp for column in times for stamp in column}
+
+    def texts(self, entity):
+        return [text for [text] in self.values(entity, 'TextLog:text')]
+
+
+@pytest.fixture(scope='module')
+def run(start_node, picture, tools, tmp_path_factory):
+    """Ask a node by action and by service with the viewer beside; return the recording and what was sent and said."""
+    folder = tmp_path_factory.mktemp('viewer')
+    process, probe = start_node('perception_rate:=5.0')
+    tools.wait_for(lambda: probe.state() == 'active' or not process.running, 'the node to become active')
+    assert process.running, process.text()
+    path = folder / 'live.rrd'
+    viewer = RosProcess(MODULE, {'save': str(path), 'show': 'none'}, folder / 'viewer.log')
+    with viewer:
+        heard = lambda: 'viewer' in probe.node.get_node_names() and path.is_file()  # noqa: E731
+        tools.wait_for(lambda: heard() or viewer.returncode is not None, 'the viewer')
+        viewer.require_alive()
+        camera = tools.camera(probe, picture)
+        client = ActionClient(probe.node, Ask, f'{probe.target}/ask')
+        assert client.wait_for_server(60)
+
+        def answered():
+            goal = probe.wait(client.send_goal_async(Ask.Goal(question=QUESTION, mode='perception')), 'goal response')
+            result = probe.wait(goal.get_result_async(), 'result').result
+            return result if result.success else None
+
+        result = tools.wait_for(answered, 'an answer')
+        refused = probe.call(Query, 'query', Query.Request(question='', mode='direct'))
+        # Names of entities stand in the file as they are, long before it is complete.
+        last = b'thoughts/failure'
+        tools.wait_for(lambda: last in path.read_bytes(), 'the last words to be written')
+        camera.stop()
+        assert viewer.stop() == 0, viewer.tail()
+    client.destroy()
+    return Recording(path), set(camera.sent), result, refused
+
+
+def test_everything_that_rviz_shows_is_there_on_the_time_line_of_the_images(run):
+    recording, sent, _, _ = run
+    entities = {
+        'world/camera', 'world/camera/image', 'world/camera/depth', 'world/camera/instances', 'depth/color',
+        'segmentation/overlay', 'world/points', 'world/objects', 'world/relations', 'world/answer', 'answer',
+    }  # fmt: skip
+    assert entities <= set(recording.tables)
+    for entity in entities:
+        assert recording.stamps(entity) <= sent, entity
+    assert len(recording.stamps('world/camera/image')) > 1
+    assert len(recording.reader.blueprints()) == 1
+
+
+def test_points_are_in_metres_and_coloured(run):
+    recording, _, _, _ = run
+    for points in recording.values('world/points', 'Points3D:positions'):
+        points = np.array(points)
+        assert 0 < len(points) <= 40_000
+        assert np.isfinite(points).all() and points[:, 2].min() > 0 and points[:, 2].max() <= 5
+    assert all(recording.values('world/points', 'Points3D:colors'))
+
+
+def test_boxes_have_names_and_arrows_lead_from_box_to_box(run):
+    recording, _, _, _ = run
+    shown = [labels for labels in recording.values('world/objects', 'Boxes3D:labels') if labels]
+    assert shown and all(name for labels in shown for name in labels)
+    centers = recording.values('world/objects', 'Boxes3D:centers')
+    origins = recording.values('world/relations', 'Arrows3D:origins')
+    known = {tuple(center) for frame in centers if frame for center in frame}
+    assert {tuple(origin) for frame in origins if frame for origin in frame} <= known
+
+
+def test_thoughts_and_the_answer_are_a_log(run):
+    recording, _, result, _ = run
+    assert QUESTION in recording.texts('thoughts/question')
+    assert result.answer in recording.texts('thoughts/answer')
+    logged = recording.texts('thoughts/thought')
+    assert [thought.strip() for thought in result.thoughts if thought.strip()] == [text for text in logged if text]
+    documents = [text for [text] in recording.values('answer', 'TextDocument:text')]
+    assert any(QUESTION in text and result.answer in text for text in documents)
+    # The stream while it happened, from the feedback of the action.
+    streamed = [text for [text] in recording.values('thinking', 'TextDocument:text')]
+    assert any('*depth*' in text for text in streamed) and any('*segmentation*' in text for text in streamed)
+
+
+def test_a_question_that_failed_is_logged_as_such(run):
+    recording, _, _, refused = run
+    assert not refused.success
+    assert f'no answer: {refused.message}' in recording.texts('thoughts/failure')
+
+
+@pytest.fixture
+def written(tmp_path):
+    """Write two moments, the second without objects, and return the recording."""
+    path = tmp_path / 'two.rrd'
+    stream = rr.RecordingStream('cooper')
+    stream.set_sinks(rr.FileSink(path))
+    view = RerunView(stream)
+    for stamp_ns in (1_700_000_000_123_456_789, 1_700_000_001_000_000_001):
+        header = Header(stamp=stamp_from_ns(stamp_ns), frame_id='map')
+        points = np.arange(18, dtype=np.float32).reshape(2, 3, 3)
+        points[0, 1] = np.nan
+        view.points(point_cloud_message(points, np.full((2, 3, 3), (10, 20, 30), np.uint8), header))
+        view.depth(image_message(np.array([[1.5, np.nan], [70.0, 0.0004]]), '32FC1', header))
+        view.pose(RigidTransform(np.eye(3), np.array((1.0, 2.0, 3.0))), header)
+        view.scene(SceneGraph(header=header, objects=[SceneObject(id=3, name='red ball')]))
+        thoughts = [' It is near. ', 'About 1.5 m.']
+        view.answer(QueryRecord(header=header, question='How far?', answer='1.5 m', success=True, thoughts=thoughts))
+    stream.flush()
+    stream.disconnect()
+    return Recording(path)
+
+
+def test_stamps_are_exact_to_the_nanosecond(written):
+    for entity in ('world/points', 'thoughts/thought', 'answer', 'world/camera'):
+        assert written.stamps(entity) == {1_700_000_000_123_456_789, 1_700_000_001_000_000_001}
+
+
+def test_each_thought_is_a_line_of_the_log(written):
+    assert written.texts('thoughts/thought')[:2] == ['It is near.', 'About 1.5 m.']
+    assert written.texts('thoughts/question') == ['How far?'] * 2
+
+
+def test_colours_are_those_of_the_cloud_and_holes_are_left_out(written):
+    (colours, _), (points, _) = (
+        written.values('world/points', f'Points3D:{name}') for name in ('colors', 'positions')
+    )
+    assert [colour >> 8 for colour in colours] == [10 << 16 | 20 << 8 | 30] * 5
+    assert points[1] == [6.0, 7.0, 8.0]
+
+
+def test_depth_is_kept_in_millimetres(written):
+    blob = bytes(written.values('world/camera/depth', 'EncodedDepthImage:blob')[0][0])
+    kept = cv2.imdecode(np.frombuffer(blob, np.uint8), cv2.IMREAD_UNCHANGED)
+    assert kept.tolist() == [[1500, 0], [65535, 0]]
+    assert written.values('world/camera/depth', 'EncodedDepthImage:meter')[0] == [1000.0]
