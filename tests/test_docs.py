@@ -164,17 +164,41 @@ def test_the_readme_begins_with_the_demo():
 
 
 def test_both_paths_of_the_workspace_are_named():
-    text = read(ROOT / 'README.md')
-    assert 'colcon build --base-paths . cooper_msgs' in text
-    assert 'rosdep install -iy --from-paths . cooper_msgs' in text
+    for place in ('docs/install.md', 'docker/jetson.Dockerfile'):
+        text = read(ROOT / place)
+        assert 'colcon build --base-paths . cooper_msgs' in text
+        assert re.search(r'rosdep install -iy .*--from-paths . cooper_msgs', text)
 
 
 def test_packages_for_a_workspace_are_those_of_setup():
     tree = ast.parse(read(ROOT / 'setup.py'))
     texts = {str(node.value) for node in ast.walk(tree) if isinstance(node, ast.Constant)}
     known = {re.split(r'[\[<>=]', text)[0] for text in texts}
-    line = re.search(r'^python3 -m pip install (.*)$', read(ROOT / 'README.md'), re.MULTILINE)
+    line = re.search(r'^python3 -m pip install (torch .*)$', read(ROOT / 'docs' / 'install.md'), re.MULTILINE)
     assert line and set(line[1].split()) <= known
+    container = read(ROOT / 'docker' / 'jetson.Dockerfile').replace('\\\n', ' ')
+    others = re.search(r'pip install (transformers .*)$', container, re.MULTILINE)[1]
+    assert set(line[1].split()) == {'torch', *others.split()}
+
+
+def test_extras_that_are_named_exist():
+    tree = ast.parse(read(ROOT / 'setup.py'))
+    call = next(node for node in ast.walk(tree) if isinstance(node, ast.Call) and ast.unparse(node.func) == 'setup')
+    extras = {each.value for word in call.keywords if word.arg == 'extras_require' for each in word.value.keys}
+    text = read(ROOT / 'docs' / 'install.md')
+    listed = {name for row in rows(text, '## By pip alone') for name in CODE.findall(row[0])}
+    assert listed == extras
+    assert set(re.search(r"'\.\[(.*)\]'", text)[1].split(',')) <= extras
+
+
+def test_the_container_is_built_as_the_page_says():
+    lines = read(ROOT / 'docker' / 'jetson.Dockerfile').splitlines()
+    taken = {line.split()[1].partition('=')[0] for line in lines if line.startswith('ARG ')}
+    text = read(ROOT / 'docs' / 'install.md')
+    assert set(re.findall(r'--build-arg (\w+)=', text)) == taken
+    assert all((ROOT / file).is_file() for file in re.findall(r'docker build -f (\S+)', text))
+    copied = [word for line in lines if line.startswith('COPY ') for word in line.split()[1:-1]]
+    assert copied and all((ROOT / path).exists() for path in copied)
 
 
 @every_document

@@ -1,0 +1,105 @@
+"""One node, one model, two simulated cameras of different rates, each in a process of its own."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+pytest.importorskip('rclpy', reason='needs ROS 2')
+pytest.importorskip('mujoco', reason='needs the extra sim')
+
+from cooper_ros.client import ClientError, CooperClient, Question
+from cooper_ros.processes import RosProcess
+from cooper_ros.watcher import Watcher
+
+NAMESPACE = f'/cameras_{os.getpid()}'
+RATES = {'front': 30.0, 'rear': 1.0}
+
+
+@pytest.fixture(scope='module')
+def client():
+    with CooperClient(namespace=NAMESPACE) as client:
+        yield client
+
+
+@pytest.fixture(scope='module')
+def watchers(client, random_checkpoint, tmp_path_factory, tools):
+    """Start node and cameras; return a watcher of each camera's topics."""
+    folder = tmp_path_factory.mktemp('cameras')
+    # Many steps of the sampler, so that the fast camera alone is more than the model can follow.
+    parameters = {
+        'cameras': list(RATES), 'checkpoint': str(random_checkpoint), 'perception_rate': 60.0,
+        'sampler.num_timesteps': 30, 'max_image_age': 60.0, 'query_timeout': 120.0,
+    }  # fmt: skip
+    watchers = {name: Watcher(client.node, NAMESPACE, False, 1.0, name) for name in RATES}
+    processes = [RosProcess('cooper_ros.node', parameters, folder / 'node.log', NAMESPACE)]
+    for seed, (name, rate) in enumerate(RATES.items()):
+        camera = {
+            'rate': rate, 'width': 80, 'height': 60, 'seed': seed, 'hold': True, 'questions': 0,
+            'frame_id': f'{name}_optical_frame',
+        }  # fmt: skip
+        processes.append(RosProcess('cooper_ros.camera', camera, folder / f'{name}.log', f'{NAMESPACE}/{name}'))
+
+    def alive():
+        for process in processes:
+            process.require_alive()
+
+    for watcher in watchers.values():
+        assert watcher.wait_for(lambda w=watcher: w.perceived_headers() >= 3, 240, alive)
+    yield watchers
+    for process in reversed(processes):
+        process.stop()
+
+
+def camera_counts(watchers, name):
+    status = watchers[name].status(f'cooper: camera {name}')
+    return {key: int(status[key]) for key in ('received', 'used', 'dropped')} if status else {}
+
+
+def test_each_camera_has_its_topics_under_its_own_headers(watchers):
+    for watcher in watchers.values():
+        assert watcher.foreign_headers() == {}
+        counts = watcher.output_counts
+        assert all(counts[name] for name in ('depth/color', 'segmentation/mask', 'scene', 'markers', 'points'))
+
+
+def test_the_fast_camera_does_not_starve_the_slow_one(watchers, tools):
+    before = tools.wait_for(lambda: all(camera_counts(watchers, name) for name in RATES), 'diagnostics') and {
+        name: camera_counts(watchers, name) for name in RATES
+    }
+
+    def since(name):
+        return {key: value - before[name][key] for key, value in camera_counts(watchers, name).items()}
+
+    tools.wait_for(lambda: since('rear')['received'] >= 8, 'the slow camera', 120)
+    front, rear = since('front'), since('rear')
+    assert front['dropped'] > 0, 'the model followed the fast camera, so that nothing was shown'
+    # Whoever waits is next: either every frame of the slow camera is used, or it has as many turns as the fast one.
+    assert rear['used'] + 2 >= min(rear['received'], front['used'] // 2)
+    assert front['used'] >= rear['used'] // 2
+
+
+def test_a_question_names_a_camera(watchers, client):
+    for name, frame_id in (('', 'front'), ('front', 'front'), ('rear', 'rear')):
+        reply = client.query(Question('What is that?', mode='direct', camera=name), 120)
+        assert reply.success, reply.message
+        assert reply.frame_id == f'{frame_id}_optical_frame'
+    reply = client.ask(Question('What is that?', mode='direct', camera='rear'), 120)
+    assert reply.frame_id == 'rear_optical_frame'
+    assert client.relations(camera='rear', timeout=120).frame_id == 'rear_optical_frame'
+
+
+def test_a_stamp_names_a_frame_of_that_camera_alone(watchers, client):
+    stamp = watchers['rear'].newest_stamp()
+    reply = client.query(Question('What is that?', mode='direct', camera='rear', stamp_ns=stamp), 120)
+    assert (reply.stamp_ns, reply.frame_id) == (stamp, 'rear_optical_frame')
+
+
+def test_an_unknown_camera_is_named_with_those_that_there_are(watchers, client):
+    for asked in (client.query, client.ask):
+        reply = asked(Question('What is that?', camera='left'), 120)
+        assert not reply.success
+        assert "no camera 'left'; the node has front, rear" in reply.message
+    with pytest.raises(ClientError, match="no camera 'left'"):
+        client.relations(camera='left', timeout=120)
