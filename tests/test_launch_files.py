@@ -17,7 +17,6 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parents[1]
-ANNOTATIONS = annotations.compiler_flag
 LAUNCH = ROOT / 'launch' / 'cooper.launch.py'
 PARAMETERS = ROOT / 'config' / 'cooper.yaml'
 RVIZ = ROOT / 'rviz' / 'cooper.rviz'
@@ -25,6 +24,7 @@ RVIZ = ROOT / 'rviz' / 'cooper.rviz'
 # The properties that RViz 2 (Humble to Kilted) reads of each display; it ignores every other key without a word.
 ANY_DISPLAY = {'Class', 'Enabled', 'Name', 'Value'}
 DISPLAYS = {
+    'Camera': 'Topic|Far Plane Distance|Image Rendering|Overlay Alpha|Visibility|Zoom Factor',
     'Grid': 'Alpha|Cell Size|Color|Line Style|Normal Cell Count|Offset|Plane|Plane Cell Count|Reference Frame',
     'Image': 'Topic|Max Value|Median window|Min Value|Normalize Range',
     'MarkerArray': 'Topic|Namespaces',
@@ -33,6 +33,7 @@ DISPLAYS = {
         'Decay Time|Invert Rainbow|Max Color|Max Intensity|Min Color|Min Intensity|Position Transformer|Selectable|'
         'Size (Pixels)|Size (m)|Style|Use Fixed Frame|Use rainbow'
     ),
+    'TF': 'Frame Timeout|Frames|Marker Scale|Show Arrows|Show Axes|Show Names|Tree|Update Interval',
 }
 QOS = {
     'Depth': range(1, 1000),
@@ -121,41 +122,11 @@ def test_launch_starts_programs_that_exist(launch):
 
 def test_launch_uses_what_it_declares_and_nothing_else(launch):
     declared = {launch.value(call.args[0]) for call in launch.calls('argument')}
-    calls = launch.calls('LaunchConfiguration') + launch.calls('switch') + launch.calls('value_of')
-    named = {call.args[-1].value for call in calls if isinstance(call.args[-1], ast.Constant)}
-    # Those that are read in a loop over their names.
-    loops = [node for node in ast.walk(launch.tree) if isinstance(node, ast.comprehension)]
-    texts = {each.value for loop in loops for each in ast.walk(loop.iter) if isinstance(each, ast.Constant)}
-    assert named | (texts & declared) == declared
-
-
-@pytest.fixture(scope='module')
-def renamed(launch):
-    """Return the function of the launch file that renames topics; it needs nothing of ROS."""
-    (function,) = [node for node in launch.tree.body if getattr(node, 'name', '') == 'renamed']
-    names = dict(launch.constants)
-    exec(compile(ast.Module([function], []), LAUNCH.name, 'exec', dont_inherit=True, flags=ANNOTATIONS), names)
-    return names['renamed']
-
-
-def test_topics_of_one_camera_are_renamed_as_they_are_given(renamed):
-    given = ['/camera/color/image_raw', 'info', 'depth_registered/image_rect']
-    assert renamed('', given) == [
-        ('image_raw', '/camera/color/image_raw'),
-        ('camera_info', 'info'),
-        ('depth_registered/image_rect', 'depth_registered/image_rect'),
-    ]
-
-
-def test_topics_of_several_cameras_hold_for_each(renamed):
-    given = ['/{camera}/{camera}/color/image_raw', 'color/camera_info', 'depth_registered/image_rect']
-    assert renamed('rear', given) == [
-        ('rear/image_raw', '/rear/rear/color/image_raw'),
-        ('rear/camera_info', 'rear/color/camera_info'),
-        ('rear/depth_registered/image_rect', 'rear/depth_registered/image_rect'),
-    ]
-    with pytest.raises(ValueError, match='one topic for several cameras'):
-        renamed('rear', ['/camera/image_raw', 'camera_info', 'depth'])
+    used = set()
+    for call in launch.calls('LaunchConfiguration') + launch.calls('switch'):
+        if isinstance(call.args[0], ast.Constant):
+            used.add(call.args[0].value)
+    assert used | {'checkpoint', 'backend'} == declared
 
 
 def test_launch_overrides_parameters_of_the_node(launch):
@@ -296,12 +267,27 @@ def offered():
 def test_rviz_shows_topics_of_the_node_by_their_type(rviz, offered):
     displays = [display for display in rviz['Visualization Manager']['Displays'] if 'Topic' in display]
     topics = {display['Topic']['Value']: display for display in displays}
-    camera = topics.pop('/image_raw')
-    assert camera['Topic']['Reliability Policy'] == 'Best Effort'
+    del topics['/image_raw']
+    cameras = [display for display in displays if display['Topic']['Value'] == '/image_raw']
+    assert {display['Class'].rpartition('/')[2] for display in cameras} == {'Camera', 'Image'}
+    assert {display['Topic']['Reliability Policy'] for display in cameras} == {'Best Effort'}
     for topic, display in topics.items():
         kind, reliability = offered[topic]
         assert kind.rpartition('/')[2] == display['Class'].rpartition('/')[2]
         assert reliability == 'RELIABLE' == display['Topic']['Reliability Policy'].upper()
+
+
+def test_rviz_shows_all_markers_and_nothing_else_over_the_picture(rviz):
+    pytest.importorskip('rclpy', reason='needs ROS 2')
+    from cooper_ros.markers import NAMESPACES
+
+    displays = {display['Class'].rpartition('/')[2]: display for display in rviz['Visualization Manager']['Displays']}
+    assert displays['MarkerArray']['Namespaces'] == dict.fromkeys(NAMESPACES, True)
+    seen = dict(displays['Camera']['Visibility'])
+    assert seen.pop('Value') is True
+    names = {display['Name'] for display in rviz['Visualization Manager']['Displays']} - {displays['Camera']['Name']}
+    assert set(seen) == names
+    assert [name for name, visible in seen.items() if visible] == [displays['MarkerArray']['Name']]
 
 
 def test_everything_starts_in_one_frame(launch, rviz, given):

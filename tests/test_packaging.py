@@ -23,7 +23,7 @@ PACKAGES = ('cooper_cli', 'cooper_model', 'cooper_ros', 'cooper_sim')
 BUILT_FROM = (*PACKAGES, 'config', 'launch', 'resource', 'rviz')
 BUILD_FILES = ('package.xml', 'pyproject.toml', 'setup.cfg', 'setup.py')
 # Parts of a ROS installation that no wheel holds; used where they are.
-OPTIONAL_ROS = {'cv_bridge', 'diagnostic_updater', 'rosbag2_py', 'tf2_ros', 'vision_msgs'}
+OPTIONAL_ROS = {'cv_bridge', 'diagnostic_updater', 'rosbag2_py', 'tf2_msgs', 'tf2_ros', 'vision_msgs'}
 
 
 @pytest.fixture(scope='module')
@@ -129,7 +129,7 @@ def test_entry_points_exist(wheel):
     parser = configparser.ConfigParser()
     parser.read_string(wheel_metadata(wheel, 'entry_points.txt'))
     scripts = dict(parser['console_scripts'])
-    assert set(scripts) == {'camera', 'cooper', 'cooper_node'}
+    assert set(scripts) == {'camera', 'cooper', 'cooper_node', 'viewer'}
     for target in scripts.values():
         module, _, attribute = target.partition(':')
         tree = ast.parse((ROOT / f'{module.replace(".", "/")}.py').read_text(encoding='utf-8'))

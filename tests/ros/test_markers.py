@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 
 pytest.importorskip('rclpy', reason='needs ROS 2')
@@ -11,8 +12,9 @@ pytest.importorskip('rclpy', reason='needs ROS 2')
 from std_msgs.msg import Header  # noqa: E402
 from visualization_msgs.msg import Marker  # noqa: E402
 
+from cooper_model.placement import RigidTransform  # noqa: E402
 from cooper_model.types import Relation, SceneObject  # noqa: E402
-from cooper_ros.markers import scene_markers  # noqa: E402
+from cooper_ros.markers import NAMESPACES, scene_markers  # noqa: E402
 
 HEADER = Header(frame_id='camera_optical_frame')
 
@@ -30,8 +32,8 @@ RELATIONS = (
 )
 
 
-def by_namespace(objects, relations=(), answer=''):
-    markers = scene_markers(objects, relations, answer, HEADER).markers
+def by_namespace(objects, relations=(), answer='', transform=None):
+    markers = scene_markers(objects, relations, answer, HEADER, transform).markers
     assert markers[0].action == Marker.DELETEALL
     assert all(marker.header == HEADER for marker in markers)
     found = {}
@@ -74,6 +76,22 @@ def test_things_without_metres_are_not_drawn():
     related = (Relation(1, 'red ball', 'closer', 4, 'mug', math.nan, 0.9),)
     assert set(by_namespace([flat, unknown, BALL], related)) == {'objects', 'names'}
     assert by_namespace([flat, unknown]) == {}
+
+
+def test_the_namespaces_are_those_that_rviz_lists():
+    assert set(by_namespace([BALL, BOX], RELATIONS, 'the ball')) == set(NAMESPACES)
+
+
+def test_in_another_frame_names_and_answer_stay_above_in_the_picture():
+    # An upright robot's axes: x ahead, y left, z up.
+    body = RigidTransform(np.array([[0.0, 0, 1], [-1, 0, 0], [0, -1, 0]]), np.array([0.0, 0, 1.0]))
+    ball = thing(1, 'red ball', (1.5, -0.1, 0.8), (0.1, 0.2, 0.4))
+    found = by_namespace([ball], answer='the ball', transform=body)
+    name, answer = found['names'][0].pose.position, found['answer'][0].pose.position
+    assert (name.x, name.y) == pytest.approx((1.5, -0.1))
+    assert answer.z > name.z > 0.8 + 0.4 / 2
+    (alone,) = by_namespace([], answer='nothing', transform=body)['answer']
+    assert alone.pose.position.x == pytest.approx(1.5) and alone.pose.position.z == pytest.approx(1.4)
 
 
 @pytest.mark.parametrize('objects', [[], [BALL, BOX]])
