@@ -19,6 +19,7 @@ from cooper_sim.grading import Truth, is_right
 from training.benchmarks.statistics import difference
 from training.datasets.base import Example, ModelInput
 from training.datasets.images import read_rgb
+from training.datasets.report import LeftOut
 from training.evaluation import generate_maps, request_ids
 from training.retrain_data import RobotFolder
 
@@ -37,7 +38,7 @@ class Task:
 
 @dataclass(frozen=True)
 class FrameScore:
-    """What was measured on one frame; empty where the frame has no truth for it.
+    """What was measured on one frame; empty where the frame has no truth for it, or cannot be read.
 
     :param depth: share of pixels whose depth is within a quarter of the true one (delta1)
     :param masks: IoU of each true object
@@ -118,7 +119,10 @@ def _folder(folder: str, checkpoint: str) -> RobotFolder:
 
 def _measure(task: Task) -> FrameScore:
     reasoner, folder = _reasoner(task.checkpoint), _folder(task.folder, task.checkpoint)
-    example = folder.example(task.frame)
+    try:
+        example = folder.example(task.frame)
+    except LeftOut:
+        return FrameScore(task.frame)
     found: dict[str, Sequence[float]] = {}
     if example.targets:
         values = _maps(reasoner, folder, example)

@@ -139,10 +139,11 @@ class Stage1:
         device = self.model.device
         targets = [made.latents[n].to(device) for _, n in made.drawn]
         sizes = [len(rows) for rows in targets]
-        clean = torch.cat(targets)
+        clean = torch.cat(targets or [made.latents[0][:0].to(device)])
         noise = torch.randn_like(clean)
         times = draw_times(len(sizes), settings.shift).to(device)
-        noisy = mix(clean, noise, times.repeat_interleave(torch.tensor(sizes, device=device))).split(sizes)
+        repeats = torch.tensor(sizes, dtype=torch.long, device=device)
+        noisy = mix(clean, noise, times.repeat_interleave(repeats)).split(sizes)
         images = [rows.to(device) for rows in made.latents]
         all_times = torch.zeros(len(images), device=device)
         for (_, n), rows, time in zip(made.drawn, noisy, times, strict=True):
