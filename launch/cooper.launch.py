@@ -1,7 +1,9 @@
-"""Start the COOPER node beside a camera driver, or with a camera of ours, and RViz where it is wanted.
+"""Start the COOPER node beside camera drivers, or with cameras of ours, and RViz where it is wanted.
 
 ``ros2 launch cooper_ros cooper.launch.py image_topic:=/camera/camera/color/image_raw
 camera_info_topic:=/camera/camera/color/camera_info``
+
+Several cameras: ``cameras:=front,rear image_topic:=/{camera}/color/image_raw``
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ PACKAGE = 'cooper_ros'
 SWITCH = ['true', 'false']
 LEVELS = ['debug', 'info', 'warn', 'error', 'fatal']
 BACKENDS = ['', 'auto', 'torch', 'onnx', 'tensorrt', 'remote']
+PLACE = '{camera}'
 IMAGE, CAMERA_INFO, DEPTH = 'image_raw', 'camera_info', 'depth_registered/image_rect'
 # RViz shows names from the root; each is made relative again, so that the namespace holds for RViz too.
 RVIZ_TOPICS = ['depth/color', 'segmentation/overlay', 'points', 'markers']
@@ -38,20 +41,45 @@ def switch(name: str) -> ParameterValue:
     return ParameterValue(LaunchConfiguration(name), value_type=bool)
 
 
-def camera_topics() -> list[tuple[str, LaunchConfiguration]]:
-    """Return how the camera's topics are renamed, where it publishes and where the node listens."""
-    return [
-        (IMAGE, LaunchConfiguration('image_topic')),
-        (CAMERA_INFO, LaunchConfiguration('camera_info_topic')),
-        (DEPTH, LaunchConfiguration('depth_topic')),
-    ]
+def value_of(context: LaunchContext, name: str) -> str:
+    """Return what an argument was set to."""
+    return LaunchConfiguration(name).perform(context)
+
+
+def renamed(camera: str, targets: list[str]) -> list[tuple[str, str]]:
+    """Return each topic of a camera, and how it is called where its driver publishes.
+
+    With several cameras a target holds for all: ``{camera}`` in it stands for the name, and a relative one without it
+    is below the name.
+
+    :param camera: its name; empty for one without
+    :param targets: of image, calibration and depth
+    """
+    rules = []
+    for topic, target in zip((IMAGE, CAMERA_INFO, DEPTH), targets, strict=True):
+        if camera and PLACE not in target:
+            if target.startswith('/'):
+                raise ValueError(f'{target!r} is one topic for several cameras; write {PLACE} into it')
+            target = f'{PLACE}/{target}'
+        rules.append((f'{camera}/{topic}'.lstrip('/'), target.replace(PLACE, camera)))
+    return rules
+
+
+def cameras_of(context: LaunchContext) -> dict[str, list[tuple[str, str]]]:
+    """Return the renamed topics of each camera, where it publishes and the node listens, by its name."""
+    targets = [value_of(context, name) for name in ('image_topic', 'camera_info_topic', 'depth_topic')]
+    names = value_of(context, 'cameras').split(',')
+    return {name.strip(): renamed(name.strip(), targets) for name in names}
 
 
 def cooper_node(context: LaunchContext) -> list[Node]:
     """Return the COOPER node; an argument left empty lets the parameter file decide."""
-    given = {name: LaunchConfiguration(name).perform(context) for name in ('checkpoint', 'backend')}
+    given = {name: value_of(context, name) for name in ('checkpoint', 'backend')}
     overrides = {name: ParameterValue(value, value_type=str) for name, value in given.items() if value}
     overrides['use_sim_time'] = switch('use_sim_time')
+    cameras = cameras_of(context)
+    if list(cameras) != ['']:
+        overrides['cameras'] = list(cameras)
     return [
         Node(
             package=PACKAGE,
@@ -59,28 +87,37 @@ def cooper_node(context: LaunchContext) -> list[Node]:
             name='cooper',
             namespace=LaunchConfiguration('namespace'),
             parameters=[LaunchConfiguration('params_file'), overrides],
-            remappings=camera_topics(),
+            remappings=[rule for rules in cameras.values() for rule in rules],
             arguments=['--ros-args', '--log-level', LaunchConfiguration('log_level')],
-            respawn=LaunchConfiguration('use_respawn').perform(context) == 'true',
+            respawn=value_of(context, 'use_respawn') == 'true',
             respawn_delay=3.0,
             output='screen',
         )
     ]
 
 
-def camera_node(context: LaunchContext) -> list[Node]:
-    """Return a camera that publishes where the COOPER node listens, if one was asked for."""
-    source = LaunchConfiguration('camera').perform(context)
-    node = Node(
-        package=PACKAGE,
-        executable='camera',
-        name='camera',
-        namespace=LaunchConfiguration('namespace'),
-        parameters=[LaunchConfiguration('params_file'), {'source': ParameterValue(source, value_type=str)}],
-        remappings=camera_topics(),
-        output='screen',
-    )
-    return [node] if source else []
+def camera_nodes(context: LaunchContext) -> list[Node]:
+    """Return cameras of ours that publish where the COOPER node listens, if they were asked for."""
+    source, namespace = value_of(context, 'camera'), value_of(context, 'namespace').strip('/')
+    nodes = []
+    for name, rules in cameras_of(context).items() if source else ():
+        settings = {'source': ParameterValue(source, value_type=str)}
+        if name:
+            settings['frame_id'] = f'{name}_optical_frame'
+        # In a namespace of its own, with relative topics as the COOPER node reads them.
+        targets = [f'/{namespace}/{target}'.replace('//', '/') if target[0] != '/' else target for _, target in rules]
+        nodes.append(
+            Node(
+                package=PACKAGE,
+                executable='camera',
+                name='camera',
+                namespace=f'{namespace}/{name}'.strip('/'),
+                parameters=[LaunchConfiguration('params_file'), settings],
+                remappings=list(zip((IMAGE, CAMERA_INFO, DEPTH), targets, strict=True)),
+                output='screen',
+            )
+        )
+    return nodes
 
 
 def rviz_node() -> Node:
@@ -112,7 +149,8 @@ def generate_launch_description() -> LaunchDescription:
             argument('log_level', 'info', 'Least severe messages that are logged', LEVELS),
             argument('checkpoint', '', 'Checkpoint folder; empty: that of params_file'),
             argument('backend', '', 'What computes the model; empty: that of params_file', BACKENDS),
-            argument('image_topic', IMAGE, 'Colour image to look at'),
+            argument('cameras', '', 'Names of several cameras, by commas; empty: that of params_file'),
+            argument('image_topic', IMAGE, 'Colour image to look at; {camera} stands for the name of each'),
             argument('camera_info_topic', CAMERA_INFO, 'Calibration of that camera'),
             argument('depth_topic', DEPTH, 'Measured depth registered to the image, where there is any'),
             argument('camera', '', 'Also start a camera: sim, or a bag, video or image folder; empty: none'),
@@ -122,7 +160,7 @@ def generate_launch_description() -> LaunchDescription:
             argument('fixed_frame', 'camera_optical_frame', 'Frame that RViz draws in'),
             SetEnvironmentVariable('RCUTILS_LOGGING_BUFFERED_STREAM', '1'),
             OpaqueFunction(function=cooper_node),
-            OpaqueFunction(function=camera_node),
+            OpaqueFunction(function=camera_nodes),
             rviz_node(),
         ]
     )

@@ -17,6 +17,7 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parents[1]
+ANNOTATIONS = annotations.compiler_flag
 LAUNCH = ROOT / 'launch' / 'cooper.launch.py'
 PARAMETERS = ROOT / 'config' / 'cooper.yaml'
 RVIZ = ROOT / 'rviz' / 'cooper.rviz'
@@ -122,11 +123,41 @@ def test_launch_starts_programs_that_exist(launch):
 
 def test_launch_uses_what_it_declares_and_nothing_else(launch):
     declared = {launch.value(call.args[0]) for call in launch.calls('argument')}
-    used = set()
-    for call in launch.calls('LaunchConfiguration') + launch.calls('switch'):
-        if isinstance(call.args[0], ast.Constant):
-            used.add(call.args[0].value)
-    assert used | {'checkpoint', 'backend'} == declared
+    calls = launch.calls('LaunchConfiguration') + launch.calls('switch') + launch.calls('value_of')
+    named = {call.args[-1].value for call in calls if isinstance(call.args[-1], ast.Constant)}
+    # Those that are read in a loop over their names.
+    loops = [node for node in ast.walk(launch.tree) if isinstance(node, ast.comprehension)]
+    texts = {each.value for loop in loops for each in ast.walk(loop.iter) if isinstance(each, ast.Constant)}
+    assert named | (texts & declared) == declared
+
+
+@pytest.fixture(scope='module')
+def renamed(launch):
+    """Return the function of the launch file that renames topics; it needs nothing of ROS."""
+    (function,) = [node for node in launch.tree.body if getattr(node, 'name', '') == 'renamed']
+    names = dict(launch.constants)
+    exec(compile(ast.Module([function], []), LAUNCH.name, 'exec', dont_inherit=True, flags=ANNOTATIONS), names)
+    return names['renamed']
+
+
+def test_topics_of_one_camera_are_renamed_as_they_are_given(renamed):
+    given = ['/camera/color/image_raw', 'info', 'depth_registered/image_rect']
+    assert renamed('', given) == [
+        ('image_raw', '/camera/color/image_raw'),
+        ('camera_info', 'info'),
+        ('depth_registered/image_rect', 'depth_registered/image_rect'),
+    ]
+
+
+def test_topics_of_several_cameras_hold_for_each(renamed):
+    given = ['/{camera}/{camera}/color/image_raw', 'color/camera_info', 'depth_registered/image_rect']
+    assert renamed('rear', given) == [
+        ('rear/image_raw', '/rear/rear/color/image_raw'),
+        ('rear/camera_info', 'rear/color/camera_info'),
+        ('rear/depth_registered/image_rect', 'rear/depth_registered/image_rect'),
+    ]
+    with pytest.raises(ValueError, match='one topic for several cameras'):
+        renamed('rear', ['/camera/image_raw', 'camera_info', 'depth'])
 
 
 def test_launch_overrides_parameters_of_the_node(launch):
