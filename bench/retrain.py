@@ -26,7 +26,7 @@ from cooper_ros.processes import RosProcess
 
 SIZE = (320, 240)
 MASKS = ('mask/instances', 'mask/classes', 'mask/label_names')
-START_SECONDS = 300.0
+START_SECONDS = 600.0
 RESULT = 'result.json'
 
 
