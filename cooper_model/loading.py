@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# From the fastest to the one that runs everywhere: each is the next best of those before it.
-BACKENDS = ('tensorrt', 'onnx', 'torch')
 REMOTE = 'remote'
 
 
@@ -211,13 +209,6 @@ def _load_tensorrt(wish: _Wish) -> Backend[Any]:
     return find_engines(wish.checkpoint, wish.device, _precision(wish, 'bfloat16'), wish.graphs).load()
 
 
-_LOADERS: dict[str, Callable[[_Wish], Backend[Any]]] = {
-    'torch': _load_torch,
-    'onnx': _load_onnx,
-    'tensorrt': _load_tensorrt,
-}
-
-
 def _precision(wish: _Wish, default: Precision) -> Any:
     return default if wish.dtype is None else str(wish.dtype).removeprefix('torch.')
 
@@ -231,3 +222,12 @@ def _refuse_what_torch_does(wish: _Wish) -> None:
 
 def _parsed(quantise: str | None) -> Quantisation | None:
     return Quantisation.parse(quantise) if quantise and quantise != FULL else None
+
+
+# From the fastest to the one that runs everywhere: each is the next best of those before it.
+_LOADERS: dict[str, Callable[[_Wish], Backend[Any]]] = {
+    'tensorrt': _load_tensorrt,
+    'onnx': _load_onnx,
+    'torch': _load_torch,
+}
+BACKENDS = tuple(_LOADERS)

@@ -11,9 +11,10 @@ from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescri
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
+from cooper_model import loading
 from cooper_model.types import MODES
 
-BACKENDS = ('auto', 'torch', 'onnx', 'tensorrt', 'remote')
+BACKENDS = ('auto', *reversed(loading.BACKENDS), loading.REMOTE)
 MODALITIES = ('depth', 'segmentation')
 TRANSPORTS = ('raw', 'compressed')
 RELIABILITIES = ('best_effort', 'reliable')

@@ -161,11 +161,13 @@ def test_topics_of_several_cameras_hold_for_each(renamed):
 
 
 def test_launch_overrides_parameters_of_the_node(launch):
+    from cooper_cli.options import BackendName
     from cooper_ros import parameters
 
     specs = {spec.name: spec for spec in parameters.SPECS}
     assert {'checkpoint', 'backend'} <= set(specs)
     assert set(launch.constants['BACKENDS']) - {''} == set(specs['backend'].choices)
+    assert [each.value for each in BackendName] == list(specs['backend'].choices)
 
 
 def test_launch_renames_topics_of_the_code(launch):
