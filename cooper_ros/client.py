@@ -225,7 +225,7 @@ class CooperClient:
             raise ClientError(f'{self.target}/get_relations: {response.message}')
         return Scene(
             tuple(_object(item) for item in response.objects),
-            tuple(_relation(item) for item in response.relations),
+            tuple(relation_from_message(item) for item in response.relations),
             stamp_to_ns(response.header.stamp),
             response.header.frame_id,
         )
@@ -335,7 +335,7 @@ def _reply(message: Any, seconds: float) -> Reply:
         depth_color=_picture(message.depth_color),
         segmentation=_picture(message.segmentation),
         objects=tuple(_object(item) for item in message.objects),
-        relations=tuple(_relation(item) for item in message.relations),
+        relations=tuple(relation_from_message(item) for item in message.relations),
         stamp_ns=stamp_to_ns(message.header.stamp),
         frame_id=message.header.frame_id,
         seconds=seconds,
@@ -358,7 +358,8 @@ def _object(message: Any) -> SceneObject:
     )
 
 
-def _relation(message: Any) -> Relation:
+def relation_from_message(message: Any) -> Relation:
+    """Return a ``cooper_msgs/Relation`` as it was before it was sent."""
     return Relation(
         subject_id=message.subject_id,
         subject=message.subject,

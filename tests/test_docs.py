@@ -237,9 +237,9 @@ def interface() -> dict[str, set[str]]:
 
 def test_outputs_are_those_of_the_node():
     pytest.importorskip('rclpy')
-    from cooper_ros.topics import OUTPUTS
+    from cooper_ros.topics import ANSWERS, OUTPUTS
 
-    published = {f'~/{name}' for name in OUTPUTS} | {'~/segmentation/label_info', '/diagnostics'}
+    published = {f'~/{name}' for name in (*OUTPUTS, ANSWERS)} | {'~/segmentation/label_info', '/diagnostics'}
     assert interface()['out'] == published
 
 

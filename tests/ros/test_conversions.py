@@ -11,8 +11,9 @@ import pytest
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
-from cooper_model.types import CameraIntrinsics, Frame, Relation, SceneObject
+from cooper_model.types import CameraIntrinsics, Evidence, Frame, Relation, SceneObject
 from cooper_ros import conversions, encodings, readings
+from cooper_ros.client import relation_from_message
 from cooper_ros.encodings import ConversionError, colour_from_compressed, colour_from_image, depth_from_image
 
 
@@ -300,6 +301,16 @@ def test_objects_without_depth_have_nan_lengths():
     relation = conversions.relation_message(Relation(3, 'red ball', 'left of', 4, 'box', math.nan, 0.9))
     assert (relation.subject_id, relation.predicate, relation.object) == (3, 'left of', 'box')
     assert math.isnan(relation.distance)
+    assert relation.subject_evidence.pixels == 0 and math.isnan(relation.subject_evidence.depth)
+
+
+def test_evidence_goes_with_a_relation_and_comes_back():
+    seen = (Evidence((20, 15), 180, 1.5, 0.25), Evidence((40, 12), 0, None, 0.0))
+    sent = conversions.relation_message(Relation(3, 'red ball', 'left of', 4, 'box', 0.5, 0.75, seen))
+    assert (sent.subject_evidence.x, sent.subject_evidence.y, sent.subject_evidence.pixels) == (20, 15, 180)
+    assert (sent.subject_evidence.depth, sent.subject_evidence.measured) == (1.5, 0.25)
+    assert math.isnan(sent.object_evidence.depth)
+    assert relation_from_message(sent).evidence == seen
 
 
 def test_frame_takes_measured_depth():
