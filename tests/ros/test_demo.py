@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from rerun.chunk import RrdReader
 
 pytest.importorskip('rclpy')
 
@@ -71,7 +72,9 @@ def test_the_demo_with_the_simulated_camera(tmp_path, random_checkpoint):
     assert summary['agreement']['judged'] <= len(summary['questions'])
     assert any(asked['truth'] for asked in summary['questions'])
     assert all(asked['success'] for asked in summary['questions'])
-    assert (out / 'demo.rrd').read_bytes()[:3] == b'RRF'
+    shown = {chunk.entity_path for chunk in RrdReader(out / 'demo.rrd').stream().collect().stream()}
+    assert {'/world/camera/image', '/world/points', '/depth/color', '/thinking', '/thoughts/answer'} <= shown
+    assert str(out / 'demo.rrd') in summary['files']
 
 
 def test_the_demo_with_a_real_bag(tmp_path, random_checkpoint, shared):
