@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from cooper_ros.camera_parameters import CameraParameters
 from cooper_ros.recorded import camera_info_message, compressed_message, header_message, image_message
-from cooper_ros.sources import Prefetch, Shot, SourceKind, folder_shots, video_shots
+from cooper_ros.sources import Prefetch, Shot, SourceKind, shots_of
 
 if TYPE_CHECKING:
     from cooper_ros.bags import CameraBag, Recorded
@@ -158,11 +158,7 @@ class ShotPlayer:
 
             yield from simulated_shots(wanted)
             return
-        read: Callable[[], Iterator[Shot]]
-        if self.kind == 'video':
-            read = lambda: video_shots(Path(wanted.source), wanted.vertical_fov)  # noqa: E731
-        else:
-            read = lambda: folder_shots(Path(wanted.source), 1 / wanted.rate, wanted.vertical_fov)  # noqa: E731
-        yield from read()
-        while wanted.loop:
-            yield from read()
+        while True:
+            yield from shots_of(self.kind, Path(wanted.source), 1 / wanted.rate, wanted.vertical_fov)
+            if not wanted.loop:
+                return

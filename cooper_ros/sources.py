@@ -154,6 +154,15 @@ def video_shots(path: Path, vertical_fov: float = 0.0) -> Iterator[Shot]:
         capture.release()
 
 
+def shots_of(kind: SourceKind, path: Path, seconds: float, vertical_fov: float) -> Iterator[Shot]:
+    """Return the pictures of a file or folder that :func:`kind_of` knows.
+
+    :param seconds: how long a picture is shown that brings no time of its own
+    :param vertical_fov: of the camera [deg]; 0 where unknown
+    """
+    return video_shots(path, vertical_fov) if kind == 'video' else folder_shots(path, seconds, vertical_fov)
+
+
 def _intrinsics(image: np.ndarray, vertical_fov: float) -> CameraIntrinsics | None:
     if not vertical_fov:
         return None

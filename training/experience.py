@@ -57,9 +57,7 @@ def figures(groups: Sequence[JudgedGroup]) -> Mapping[str, float]:
     rollouts = [rollout for group in groups for rollout in group.group.rollouts]
     found = {
         'reward': _mean([reward.total for reward in rewards]),
-        'accuracy': _mean([reward.accuracy for reward in rewards]),
-        'format': _mean([reward.format for reward in rewards]),
-        'exploration': _mean([reward.exploration for reward in rewards]),
+        **{name: _mean([reward.parts[name] for reward in rewards]) for name in rewards[0].parts},
         'perceives': _mean([perceives(outcome) for group in groups for outcome in group.outcomes]),
         'forced': _mean([rollout.forced for rollout in rollouts]),
         'length': _mean([rollout.length for rollout in rollouts]),
@@ -80,9 +78,9 @@ def transcript(judged: JudgedGroup) -> str:
              f'truth: {example.truth.answer}']  # fmt: skip
     graded = zip(judged.group.rollouts, judged.rewards, judged.advantages, strict=True)
     for number, (rollout, reward, advantage) in enumerate(graded, start=1):
-        lines += ['', f'{number}. answer {rollout.answer!r}{", forced" if rollout.forced else ""}: accuracy '
-                  f'{reward.accuracy:g}, format {reward.format:g}, exploration {reward.exploration:g}, advantage '
-                  f'{advantage:+.2f}']  # fmt: skip
+        parts = ', '.join(f'{name} {value:g}' for name, value in reward.parts.items())
+        forced = ', forced' if rollout.forced else ''
+        lines += ['', f'{number}. answer {rollout.answer!r}{forced}: {parts}, advantage {advantage:+.2f}']
         for part in rollout.parts:
             if isinstance(part, Written):
                 lines.append(f'   {part.text}{"" if part.kept else "   [given up]"}')

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from cooper_model.grammar import TAGS, Action
 from cooper_sim.grading import Truth, is_right, read_number
@@ -50,7 +50,12 @@ class Reward:
 
     @property
     def total(self) -> float:
-        return self.accuracy + self.format + self.exploration
+        return sum(self.parts.values())
+
+    @property
+    def parts(self) -> dict[str, float]:
+        """Each part by its name, for curves and transcripts."""
+        return {each.name: getattr(self, each.name) for each in fields(self)}
 
 
 @dataclass(frozen=True)
