@@ -35,6 +35,11 @@ _ATTEMPTS = 3
 _QUEUE = 64  # questions that wait for a replica
 _STUCK_SECONDS = 300.0  # of one model step
 _CONNECTIONS = 1024
+_SURROUNDINGS = {
+    'RAY_USAGE_STATS_ENABLED': '0',  # nothing leaves the robots' network
+    'RAY_worker_niceness': '0',  # the model is no work for the background
+    'RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S': '120',  # a machine that does other things too starts slowly
+}
 
 
 @dataclass(frozen=True)
@@ -163,8 +168,9 @@ def start(model: Model, fleet: Fleet) -> None:
     :raises FileNotFoundError, ValueError: there is no such checkpoint
     :raises RuntimeError: the replicas cannot load it
     """
-    os.environ['RAY_USAGE_STATS_ENABLED'] = '0'  # nothing leaves the robot's network
     served = application(model, fleet)
+    for name, value in _SURROUNDINGS.items():
+        os.environ.setdefault(name, value)
     if fleet.address is None:
         # At least what the replicas ask for, which they would otherwise wait for.
         cpus = max(os.cpu_count() or 1, round(fleet.replicas * fleet.cpus + 0.5))
