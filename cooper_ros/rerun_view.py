@@ -54,7 +54,8 @@ class RerunView:
     def __init__(self, recording: rr.RecordingStream) -> None:
         self._recording = recording
         self._stamp = 0
-        self._thinking = ''
+        self._thinking = self._stage = ''
+        self._axes: rr.ViewCoordinates | None = None
 
     def _at(self, header: Any) -> None:
         self._stamp = max(self._stamp, stamp_to_ns(header.stamp))
@@ -83,8 +84,17 @@ class RerunView:
         )
         self._recording.log('world/camera', pinhole)
 
-    def pose(self, transform: RigidTransform, header: Any) -> None:
-        """Put the camera where it stands in the frame of the geometry."""
+    def pose(self, transform: RigidTransform | None, header: Any) -> None:
+        """Put the camera where it stands in the frame of the geometry.
+
+        :param transform: from the camera's optical frame; None where that is the frame
+        """
+        # Above is up in the picture, or in a frame of the robot along z (REP 103).
+        axes = rr.ViewCoordinates.RDF if transform is None else rr.ViewCoordinates.FLU
+        if axes is not self._axes:
+            self._axes = axes
+            self._recording.log('world', axes, static=True)
+        transform = transform or RigidTransform.identity()
         self._at(header)
         self._recording.log(
             'world/camera', rr.Transform3D(translation=transform.translation, mat3x3=transform.rotation)
@@ -161,13 +171,16 @@ class RerunView:
     def thinking(self, stage: str, text: str) -> None:
         """Show what the model says, while it says it."""
         self._set_time(self._stamp)
-        self._thinking += text if stage == 'thinking' else f'\n\n*{stage}*\n\n{text}'
+        if stage != self._stage:
+            self._stage = stage
+            self._thinking += f'\n\n*{stage}*\n\n'
+        self._thinking += text
         self._recording.log('thinking', rr.TextDocument(self._thinking, media_type=rr.MediaType.MARKDOWN))
 
     def answer(self, record: Any) -> None:
         """Log a question with its thoughts and its answer."""
         self._at(record.header)
-        self._thinking = ''
+        self._thinking = self._stage = ''
         said = record.answer if record.success else f'no answer: {record.message}'
         self._log('question', record.question)
         for thought in record.thoughts:

@@ -115,15 +115,17 @@ class Viewer(Node):
 
     def _on_points(self, message: Any) -> None:
         self._view.points(message)
-        frame_id = message.header.frame_id
-        if not self._optical or frame_id == self._optical:
+        header, found = message.header, None
+        if not self._optical:
             return
-        try:
-            found = self._transforms.lookup(frame_id, self._optical, stamp_to_ns(message.header.stamp))
-        except NoTransform as error:
-            self.get_logger().warning(f'the camera is not placed: {error}', throttle_duration_sec=_THROTTLE_SECONDS)
-            return
-        self._view.pose(found, message.header)
+        if header.frame_id != self._optical:
+            try:
+                found = self._transforms.lookup(header.frame_id, self._optical, stamp_to_ns(header.stamp))
+            except NoTransform as error:
+                text = f'the camera is not placed: {error}'
+                self.get_logger().warning(text, throttle_duration_sec=_THROTTLE_SECONDS)
+                return
+        self._view.pose(found, header)
 
     def _on_feedback(self, message: Any) -> None:
         self._view.thinking(message.feedback.stage, message.feedback.text)

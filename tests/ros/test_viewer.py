@@ -159,6 +159,13 @@ def test_stamps_are_exact_to_the_nanosecond(written):
         assert written.stamps(entity) == {1_700_000_000_123_456_789, 1_700_000_001_000_000_001}
 
 
+def test_up_is_up_in_the_frame_of_the_geometry(written):
+    (axes,) = written.values('world', 'ViewCoordinates:xyz')
+    assert np.ravel(axes).tolist() == [5, 4, 1]  # forward, left, up
+    (place, _) = written.values('world/camera', 'Transform3D:translation')
+    assert place == [[1.0, 2.0, 3.0]]
+
+
 def test_each_thought_is_a_line_of_the_log(written):
     assert written.texts('thoughts/thought')[:2] == ['It is near.', 'About 1.5 m.']
     assert written.texts('thoughts/question') == ['How far?'] * 2
