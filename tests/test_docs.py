@@ -359,6 +359,6 @@ def test_sections_of_verify_are_those_of_the_code():
 
 
 def test_stages_have_their_configs():
-    text = read(ROOT / 'docs' / 'training.md')
+    text = read(ROOT / 'docs' / 'training.md') + read(ROOT / 'docs' / 'retrain.md')
     configs = {path.name for path in (ROOT / 'training' / 'configs' / 'nano').glob('*.yaml')}
     assert configs == set(re.findall(r'training/configs/nano/(\w+\.yaml)', text))
