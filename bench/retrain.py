@@ -15,6 +15,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from typing import Any
 from bench.tables import fill_marks
 from cooper_cli.machine import describe_machine
 from cooper_cli.retrain import NOT_INSTALLED, figure_rows
+from cooper_ros.client import CooperClient
 from cooper_ros.processes import RosProcess
 
 SIZE = (320, 240)
@@ -85,13 +87,14 @@ class Day:
         wanted = [word for topic in topics for word in ('--topic', topic)]
         wanted += ['--seconds', f'{self.frames / self.rate:g}', '--rate', f'{2 * self.rate:g}']
         wanted += ['--namespace', namespace, '--timeout', f'{START_SECONDS:g}']
-        with (
-            RosProcess('cooper_ros.node', {'backend': 'torch'}, self.out / 'node.log', namespace) as node,
-            RosProcess('cooper_ros.camera', shown, self.out / 'camera.log', namespace) as camera,
-        ):
-            found = _cooper('record', str(self.bags), *wanted)
+        with RosProcess('cooper_ros.node', {'backend': 'torch'}, self.out / 'node.log', namespace) as node:
+            with CooperClient(namespace=namespace) as client:
+                _wait(lambda: client.is_there() and client.state() == 'active', node)
+            with RosProcess('cooper_ros.camera', shown, self.out / 'camera.log', namespace) as camera:
+                _wait(lambda: 'playing' in camera.tail(), camera)
+                found = _cooper('record', str(self.bags), *wanted)
+                camera.require_alive()
             node.require_alive()
-            camera.require_alive()
         return found
 
     def convert(self) -> dict[str, Any]:
@@ -104,6 +107,19 @@ class Day:
         choices['processes'] = self.processes
         given = [word for name, value in choices.items() if value is not None for word in (f'--{name}', str(value))]
         return _cooper('retrain', str(self.data), '--checkpoint', 'nano', *given)
+
+
+def _wait(ready: Callable[[], bool], process: RosProcess) -> None:
+    """Return when a process is ready.
+
+    :raises RuntimeError: it has ended, or is not in time
+    """
+    end = time.monotonic() + START_SECONDS
+    while not ready():
+        process.require_alive()
+        if time.monotonic() > end:
+            raise RuntimeError(f'{process.module} is not ready after {START_SECONDS:g} s; its log:\n{process.tail()}')
+        time.sleep(0.5)
 
 
 def _cooper(*arguments: str) -> dict[str, Any]:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 MEGABYTE = 1_000_000
 TICK_SECONDS = 0.2
 FLUSH_SECONDS = 0.5
+DEPTH_SECONDS = 0.2
 QUEUE_BYTES = 256 * MEGABYTE
 PICTURES = 4  # that a question holds: frame, depth, segmentation, and the smaller maps together
 
@@ -135,6 +136,8 @@ class Recorder:
         self._closing = False
         self._flushed = self._last_ns = 0
         self._framed: dict[str, tuple[float, int]] = {}
+        self._deep: set[str] = set()
+        self._waiting: dict[str, float] = {}
         self._thread = threading.Thread(target=self._run, name='recorder', daemon=True)
         self._thread.start()
 
@@ -281,10 +284,19 @@ class Recorder:
             frame = camera.newest()
         except (NoFrame, ConversionError):
             return  # the camera's own diagnostics tell
-        if frame.stamp_ns != stamp_ns:
+        if frame.stamp_ns != stamp_ns and not self._awaits_depth(camera.name, frame, now):
             self._framed[camera.name] = now, frame.stamp_ns
             make = partial(self._entries, partial(frame_messages, frame), camera.name)
             self._write(_Item(make, 0, 'frames'))
+
+    def _awaits_depth(self, name: str, frame: Frame, now: float) -> bool:
+        """Whether the depth of a frame may still be on its way: the camera has depth, and this frame is young."""
+        if frame.depth is not None:
+            self._deep.add(name)
+        elif name in self._deep and now - self._waiting.setdefault(name, now) < DEPTH_SECONDS:
+            return True
+        self._waiting.pop(name, None)
+        return False
 
     def _finish(self) -> None:
         bag, self._bag = self._bag, None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 
 import numpy as np
 import pytest
@@ -254,3 +255,43 @@ def test_a_full_bag_is_followed_by_the_next_and_the_oldest_goes(tmp_path):
     assert 1 < len(bags) < 12 and all((path / 'metadata.yaml').exists() for path in bags)
     kept = [name for path in bags for name in read(path)[0]]
     assert kept == [f'id{number}' for number in range(12 - len(kept), 12)]
+
+
+class LateDepth:
+    """A camera whose depth comes after its images, and with the third image no more."""
+
+    name = ''
+
+    def __init__(self):
+        self.calls = 0
+
+    def newest(self):
+        self.calls += 1
+        number = 1 if self.calls == 1 else 2 if self.calls < 6 else 3
+        image = np.zeros((6, 8, 3), np.uint8)
+        depth = np.ones((6, 8), np.float32) if self.calls == 1 or self.calls in (4, 5) else None
+        return Frame(image, None, depth, number, 'camera')
+
+
+def test_a_frame_waits_for_its_depth(tmp_path, monkeypatch):
+    from cooper_ros.recording import recorder as module
+
+    settings = {
+        'record': str(tmp_path), 'record_rate': 1000.0, 'record_file_size': 1, 'record_max_size': 5,
+        'record_min_free': 0, 'checkpoint': '',
+    }  # fmt: skip
+    monkeypatch.setattr(module, 'TICK_SECONDS', 0.02)
+    monkeypatch.setattr(module, 'DEPTH_SECONDS', 5.0)  # longer than three ticks on any machine
+    recorder = module.Recorder(lambda camera: TOPICS, settings, (LateDepth(),))
+    end = time.monotonic() + 60
+    while recorder.state.frames < 2:
+        assert time.monotonic() < end
+    monkeypatch.setattr(module, 'DEPTH_SECONDS', 0.1)
+    while recorder.state.frames < 3:
+        assert time.monotonic() < end
+    recorder.close()
+    bag = open_bag(BagFolder(tmp_path, 10, 0).bags()[0])
+    topics = (TOPICS['image'], TOPICS['depth'])
+    images, depths = ([m.header.stamp.nanosec for _, _, m in bag.read((topic,))] for topic in topics)
+    bag.close()
+    assert (images, depths) == ([1, 2, 3], [1, 2])
