@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -295,3 +296,38 @@ def test_a_frame_waits_for_its_depth(tmp_path, monkeypatch):
     images, depths = ([m.header.stamp.nanosec for _, _, m in bag.read((topic,))] for topic in topics)
     bag.close()
     assert (images, depths) == ([1, 2, 3], [1, 2])
+
+
+def test_each_camera_is_recorded_under_its_name(tmp_path):
+    from cooper_ros.recording.recorder import Recorder
+
+    class Camera:
+        def __init__(self, name, number):
+            self.name, self.frame = name, asked(number).frame
+
+        def newest(self):
+            return self.frame
+
+    def topics(camera):
+        return topic_names(lambda name: name.replace('~', '/cooper') if name.startswith('~') else f'/{name}', camera)
+
+    settings = {
+        'record': str(tmp_path), 'record_rate': 50.0, 'record_file_size': 1, 'record_max_size': 2,
+        'record_min_free': 0, 'checkpoint': '',
+    }  # fmt: skip
+    recorder = Recorder(topics, settings, (Camera('front', 0), Camera('rear', 1)))
+    recorder.add_question(replace(asked(2), camera='rear'))
+    while recorder.state.frames < 2 and not recorder.state.problem:
+        pass
+    recorder.close()
+    assert not recorder.state.problem
+    (folder,) = BagFolder(tmp_path, 10, 0).bags()
+    with AnyReader([folder]) as reader:
+        counts = {topic: found.msgcount for topic, found in reader.topics.items()}
+    assert counts['/front/image_raw'] == 1 and counts['/rear/image_raw'] == 2
+    assert counts['/front/depth_registered/image_rect'] == counts['/front/camera_info'] == 1
+    assert '/image_raw' not in counts
+    with QuestionBag(folder) as opened:
+        (question,) = opened.questions()
+        pictures = opened.pictures(question)
+    np.testing.assert_array_equal(pictures.image, asked(2).frame.image)
