@@ -29,7 +29,8 @@ RUN apt-get update && rosdep init && rosdep update --rosdistro "${ROS_DISTRO}" \
     && rosdep install -iy --rosdistro "${ROS_DISTRO}" --from-paths . cooper_msgs \
     && rm -rf /var/lib/apt/lists/*
 
-RUN python3 -m pip install "${TORCH}" \
+# The messages of a distribution are compiled for its NumPy.
+RUN python3 -m pip install "${TORCH}" 'numpy<2' \
     && python3 -m pip install transformers tokenizers safetensors diffusers huggingface-hub matplotlib typer rich \
         mujoco mcap rosbags rosbags-image
 
