@@ -137,17 +137,20 @@ class Place:
 class Placer:
     """Finds the place of each image.
 
-    :ivar problem: why the newest geometry is in the optical frame against the parameter's wish; empty where it is not
-
     :param target: frame that geometry is wanted in; empty for the camera's optical frame
     """
 
     def __init__(self, node: Node, target: str) -> None:
-        self.problem = ''
+        self._problems: dict[str, str] = {}
         self._node = node
         self._target = target
         self._transforms = transforms(node) if target else None
         self._last: tuple[str, int, Place] | None = None
+
+    @property
+    def problem(self) -> str:
+        """Why the newest geometry of a camera is in its optical frame against the parameter's wish; or empty."""
+        return '; '.join(list(self._problems.values()))
 
     def destroy(self) -> None:
         """End the subscriptions."""
@@ -165,13 +168,13 @@ class Placer:
         try:
             transform = self._wait_for(frame)
         except (NoTransform, ConversionError) as error:
-            self.problem = (
+            problem = self._problems[frame.frame_id] = (
                 f'no transform from {frame.frame_id!r} to target_frame {self._target!r} at the time of the image, so '
                 f'points, markers and scene stay in {frame.frame_id!r}: {error}'
             )
-            self._node.get_logger().warning(self.problem, throttle_duration_sec=_THROTTLE_SECONDS)
+            self._node.get_logger().warning(problem, throttle_duration_sec=_THROTTLE_SECONDS)
             return optical
-        self.problem = ''
+        self._problems.pop(frame.frame_id, None)
         found = Place(Header(stamp=optical.header.stamp, frame_id=self._target), transform)
         self._last = (frame.frame_id, frame.stamp_ns, found)
         return found

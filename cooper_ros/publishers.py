@@ -135,7 +135,8 @@ class Publishers:
         :param place: of the frame that was asked about
         """
         if self._answers.get_subscription_count() > 0:
-            message = record_message(asked, place.header)
+            checkpoint = self._node.get_parameter('checkpoint').value
+            message = record_message(asked, place.header, checkpoint)
             if asked.answer is not None:
                 message.objects = [object_message(item) for item in place.objects(asked.answer, asked.frame)]
             self._answers.publish(message)
