@@ -353,3 +353,18 @@ def test_drawn_masks_say_nothing_of_the_rest(tmp_path):
     mask[10:30, 10:40] = True
     instances, things = drawn(Frame(scene(0)[0]), {'red mug': mask})
     assert set(np.unique(instances)) == {1, UNKNOWN} and things[0].color == 'red'
+
+
+@pytest.mark.parametrize(('text', 'problem'), [('{"1": "Mug", "2": "box"}', ''), ('no JSON', 'write a JSON object')])
+def test_names_of_masks_may_come_as_text(tmp_path, text, problem):
+    scribe = Scribe(tmp_path / 'bag', 'mcap')
+    with scribe.writer:
+        scribe.write('/camera/label_names', 'std_msgs/msg/String', START, data=text)
+        write_frame(scribe, 0)
+    (report,) = harvest(tmp_path / 'out', tmp_path / 'bag', labels={})
+    if problem:
+        assert problem in report.problems[0] and '/camera/label_names' in report.problems[0]
+        return
+    assert not report.problems
+    frame = parse_frame(lines(tmp_path / 'out' / 'frames.jsonl')[0])
+    assert [thing.name for thing in frame.objects] == ['mug', 'box']
