@@ -125,7 +125,7 @@ def test_the_pace_of_diagnostics_follows_its_parameter(context):
     executor.add_node(node)
     parameters = Parameters(node)
     pipeline = Pipeline(Cameras(node, parameters), parameters, lambda error: None)
-    Diagnostics(node, parameters, pipeline, lambda: False, RecordingState)
+    Diagnostics(node, parameters, pipeline, lambda: False, RecordingState, str)
     (timer,) = [timer for timer in node.timers if timer.timer_period_ns == 100_000_000]
     assert set_one(node, 'diagnostics_period', 40.0).successful
     while timer.timer_period_ns == 100_000_000:
