@@ -306,7 +306,7 @@ def main() -> None:
 
     def loss(step: int, rng: np.random.Generator) -> Parts:
         parts = stage.loss(rng.integers(0, len(start.latents), data.batch), data, rng)
-        return beside.add(parts, rng) if beside and step % data.beside_every == 0 else parts
+        return beside.add(parts, rng) if beside and (step + 1) % data.beside_every == 0 else parts
 
     def evaluate(step: int) -> Mapping[str, float]:
         with eager(model):
