@@ -112,6 +112,7 @@ def _random(size: str, seed: int, device: str | None, save: Path | None) -> Back
         # Whole files in float32, which any implementation reads: the weights of a comparison are the same.
         save_checkpoint(save, backend.model, backend.autoencoder, dtype=torch.float32, shard_bytes=2**40)
         note(f'wrote {save}')
+    backend.prepare()
     return backend
 
 

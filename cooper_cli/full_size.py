@@ -80,7 +80,9 @@ def build(config: CooperConfig, device: torch.device, seed: int) -> TorchBackend
         (model.vit_pos_embed, config.vision_table_spread),
     ):
         _fill_table(table, config.decoder.hidden_size, spread)
-    return TorchBackend(model, autoencoder, 'sdpa' if device.type == 'cuda' else 'parts')
+    backend = TorchBackend(model, autoencoder, 'sdpa' if device.type == 'cuda' else 'parts')
+    backend.prepare()
+    return backend
 
 
 @torch.no_grad()

@@ -6,7 +6,7 @@ a fork costs a list copy: the shared prefix is never duplicated, and nothing is 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -48,9 +48,18 @@ class Context:
     def __len__(self) -> int:
         return sum(length for _, length in self.views)
 
-    def fork(self) -> Context:
-        """Return a context with the same past; appending to either leaves the other as it is."""
-        return Context(list(self.views), self.position)
+    def fork(self, without: int = 0) -> Context:
+        """Return a context with the same past; appending to either leaves the other as it is.
+
+        :param without: tokens at the end, of text, that it does not see
+        """
+        views, left = list(self.views), without
+        while left > 0:
+            block, length = views.pop()
+            if length > left:
+                views.append((block, length - left))
+            left -= length
+        return Context(views, self.position - without)
 
     def reserve(self, count: int, config: DecoderConfig, like: Tensor) -> None:
         """Make room for ``count`` tokens behind the last one and count them as seen."""
@@ -104,60 +113,61 @@ def cached_attention(
     run = _KERNELS[kernel]
     mask = None
     if new.causal and count > 1:
-        mask = torch.full((count, count), float('-inf'), device=like.device).triu_(1)
+        mask = torch.full((count, count), float('-inf'), dtype=like.dtype, device=like.device).triu_(1)
+    layered = [[_by_layer(block, 0, length) for block, length in context.views] for context in contexts]
+    ends = [context.views[-1] for context in contexts if store]
+    written = [_by_layer(block, end - count, end) for block, end in ends]
 
     def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         rows = []
-        for row, context in enumerate(contexts):
+        for row, past in enumerate(layered):
             new_k, new_v = k[row].transpose(0, 1), v[row].transpose(0, 1)
+            parts = [(keys[layer], values[layer]) for keys, values in past]
             if store:
-                block, end = context.views[-1]
-                block.keys[layer, :, end - count : end] = new_k
-                block.values[layer, :, end - count : end] = new_v
-            parts = [(b.keys[layer, :, :n], b.values[layer, :, :n]) for b, n in context.views]
-            if not store:
+                keys, values = written[row]
+                keys[layer].copy_(new_k)
+                values[layer].copy_(new_v)
+            else:
                 parts.append((new_k, new_v))
             rows.append(run(q[row], parts, mask))
-        return torch.stack(rows)
+        return rows[0][None] if len(rows) == 1 else torch.stack(rows)
 
     return attend
+
+
+def _by_layer(block: Block, start: int, stop: int) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+    """Return views of some of a block's tokens, ``(kv_heads, tokens, head_dim)`` each: keys and values by layer."""
+    return block.keys[:, :, start:stop].unbind(), block.values[:, :, start:stop].unbind()
 
 
 def _attend_parts(q: Tensor, parts: Parts, mask: Tensor | None) -> Tensor:
     """Attend from ``(tokens, heads, head_dim)`` over keys and values that lie in several places.
 
-    Scores are joined, keys and values are not: they are far larger, and most of them have not changed.
+    For one token scores are joined and keys and values are not: they are far larger, and have not changed. Many tokens
+    at once are worth joining them.
     """
-    tokens, heads, head_dim = q.shape
-    kv_heads = parts[0][0].shape[0]
-    # Queries that share a key/value head become rows of one product: (kv_heads, groups * tokens, head_dim).
-    grouped = q.transpose(0, 1).reshape(kv_heads, -1, head_dim)
-    scores = [grouped @ keys.transpose(1, 2) for keys, _ in parts]
-    joined = (scores[0] if len(scores) == 1 else torch.cat(scores, dim=-1)).float() * head_dim**-0.5
-    if mask is not None:
-        joined = joined.view(heads, tokens, -1)
-        joined[:, :, -tokens:] += mask
-        joined = joined.view(kv_heads, -1, joined.shape[-1])
-    weights = joined.softmax(-1).to(q.dtype)
-    mixed = None
-    start = 0
-    for keys, values in parts:
-        part = weights[:, :, start : start + keys.shape[1]] @ values
-        mixed = part if mixed is None else mixed + part
-        start += keys.shape[1]
-    return mixed.view(heads, tokens, head_dim).transpose(0, 1)
+    if len(parts) == 1 or q.shape[0] > 1:
+        return _attend_joined(q, parts, mask)
+    grouped = q.view(parts[0][0].shape[0], -1, q.shape[-1])
+    scores = torch.cat([grouped @ keys.transpose(1, 2) for keys, _ in parts], dim=-1)
+    weights = (scores.float() * q.shape[-1] ** -0.5).softmax(-1).to(q.dtype)
+    shares = weights.split([keys.shape[1] for keys, _ in parts], dim=-1)
+    mixed = torch.stack([share @ values for share, (_, values) in zip(shares, parts, strict=True)]).sum(0)
+    return mixed.view_as(q)
 
 
 def _attend_joined(q: Tensor, parts: Parts, mask: Tensor | None) -> Tensor:
-    """Do the same with joined keys and values, by scaled_dot_product_attention."""
-    keys, values = (torch.cat(side, dim=1) for side in zip(*parts, strict=True))
+    """Do the same with joined keys and values, by scaled_dot_product_attention.
+
+    Queries that share a key/value head are rows of one product, which every fused kernel takes as it is.
+    """
+    tokens, heads, head_dim = q.shape
+    keys, values = parts[0] if len(parts) == 1 else (torch.cat(side, dim=1) for side in zip(*parts, strict=True))
+    grouped = q.transpose(0, 1).reshape(keys.shape[0], -1, head_dim)
     if mask is not None:
-        mask = F.pad(mask, (keys.shape[1] - mask.shape[1], 0)).to(q.dtype)
-    grouped = keys.shape[0] != q.shape[1]
-    mixed = F.scaled_dot_product_attention(
-        q.transpose(0, 1)[None], keys[None], values[None], attn_mask=mask, enable_gqa=grouped
-    )
-    return mixed[0].transpose(0, 1)
+        mask = F.pad(mask, (keys.shape[1] - tokens, 0)).repeat(heads // keys.shape[0], 1)
+    mixed = F.scaled_dot_product_attention(grouped[None], keys[None], values[None], attn_mask=mask)
+    return mixed.view(heads, tokens, head_dim).transpose(0, 1)
 
 
 _KERNELS: dict[str, Callable[[Tensor, Parts, Tensor | None], Tensor]] = {

@@ -192,11 +192,9 @@ class Reasoner(Generic[ContextT]):
             no_text = None
             if self._guided:
                 # What was thought stays, what asks for the image goes.
-                no_text = before.full
                 with work.watch.part('context'):
-                    self.backend.append_text(
-                        no_text, self.tokenizer.encode(grammar.without_action(written.text))
-                    )
+                    kept = self.tokenizer.encode(grammar.without_action(written.text))
+                    no_text = self.backend.replace_text(talk.full, written.ids, kept)
             shown = yield from self._draw(work, talk.guidance(no_text), parsed.action, turn)
             talk.add_map(shown)
             talk.add_text(self.prompts.reflection)

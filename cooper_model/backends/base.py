@@ -60,6 +60,13 @@ class Backend(ABC, Generic[ContextT]):
         """Return an independent continuation of ``context`` that shares its past."""
 
     @abstractmethod
+    def replace_text(self, context: ContextT, said: Sequence[int], ids: Sequence[int]) -> ContextT:
+        """Return a fork of ``context`` in which its last text segment, ``said``, is ``ids`` instead.
+
+        What both begin with is shared, not computed again.
+        """
+
+    @abstractmethod
     def append_text(self, context: ContextT, ids: Sequence[int]) -> None:
         """Append one text segment: the start token, ``ids``, the end token."""
 

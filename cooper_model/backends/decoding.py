@@ -67,6 +67,12 @@ def choose_tokens(logits: Tensor, temperature: float, uniform: Sequence[float]) 
     return [Token(number, logprob) for number, logprob in found]
 
 
+def shared_beginning(one: Sequence[int], other: Sequence[int]) -> int:
+    """Return how many ids two texts begin with alike."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((place for place, (a, b) in pairs if a != b), min(len(one), len(other)))
+
+
 class Decoding:
     """Keeps account of texts that are decoded together: which still grow, and what each is fed next."""
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from cooper_model import transforms
 from cooper_model.backends.base import Backend, Guidance, Token
-from cooper_model.backends.decoding import choose_tokens
+from cooper_model.backends.decoding import choose_tokens, shared_beginning
 from cooper_model.backends.graph_cache import Cache, CacheForm, GraphContext, by_layer, stack
 from cooper_model.config import CooperConfig, SamplerConfig
 from cooper_model.flow import Guided, sample
@@ -84,6 +84,12 @@ class GraphBackend(Backend[GraphContext]):
 
     def fork(self, context: GraphContext) -> GraphContext:
         return context.fork()
+
+    def replace_text(self, context: GraphContext, said: Sequence[int], ids: Sequence[int]) -> GraphContext:
+        same = shared_beginning(said, ids)
+        fork = context.fork(len(said) + 1 - same)
+        self._feed_text(fork, [*ids[same:], self.config.tokens.end])
+        return fork
 
     @torch.inference_mode()
     def append_text(self, context: GraphContext, ids: Sequence[int]) -> None:

@@ -84,10 +84,14 @@ class GraphContext:
     def __len__(self) -> int:
         return self.length
 
-    def fork(self) -> GraphContext:
-        """Return a context with the same past; nothing is copied until the second of the two is appended to."""
+    def fork(self, without: int = 0) -> GraphContext:
+        """Return a context with the same past; nothing is copied until the second of the two is appended to.
+
+        :param without: tokens at the end, of text, that it does not see
+        """
         twin = GraphContext.__new__(GraphContext)
-        twin._form, twin.cache, twin.length, twin.position = self._form, self.cache, self.length, self.position
+        twin._form, twin.cache = self._form, self.cache
+        twin.length, twin.position = self.length - without, self.position - without
         return twin
 
     def reserve(self, tokens: int) -> None:

@@ -13,11 +13,13 @@ from torch import Tensor, nn
 
 from cooper_model import transforms
 from cooper_model.backends.base import Backend, Guidance, Token
-from cooper_model.backends.decoding import DecodedText, Decoding, TextToDecode, choose_tokens
+from cooper_model.backends.decoding import DecodedText, Decoding, TextToDecode, choose_tokens, shared_beginning
+from cooper_model.backends.token_step import Capture, TokenStep, capacity_for, cuda_graph
 from cooper_model.config import CooperConfig, SamplerConfig
 from cooper_model.context import Context, Kernel, NewTokens, cached_attention
 from cooper_model.flow import Guided, sample
 from cooper_model.network.decoder import Streams
+from cooper_model.network.joined import join, lay_out
 from cooper_model.network.model import Cooper
 from cooper_model.padded import PaddedCache
 from cooper_model.quantise import Quantisation, Report, load_quantised
@@ -30,16 +32,22 @@ class TorchBackend(Backend[Context]):
 
     :param model, autoencoder: with weights, on one device and in one dtype
     :param kernel: how attention is computed, see :func:`cached_attention`
+    :param capture: makes decoding a token one call of the device, see :mod:`cooper_model.backends.token_step`; by
+        default a CUDA graph on CUDA, nothing on a CPU, which has no kernels to start
     :raises ValueError: there is no such kernel
     """
 
     name = 'torch'
 
-    def __init__(self, model: Cooper, autoencoder: nn.Module, kernel: Kernel = 'parts') -> None:
+    def __init__(
+        self, model: Cooper, autoencoder: nn.Module, kernel: Kernel = 'parts', capture: Capture | None = None
+    ) -> None:
         known = get_args(Kernel)
         if kernel not in known:
             raise ValueError(f'attention kernel {kernel!r} is unknown, expected one of {", ".join(known)}')
         self.kernel = kernel
+        self._capture = cuda_graph if capture is None and model.device.type == 'cuda' else capture
+        self._step: TokenStep | None = None
         self.quantised: Report | None = None
         self.config: CooperConfig = model.config
         self.model = model.eval().requires_grad_(False)
@@ -69,7 +77,9 @@ class TorchBackend(Backend[Context]):
         dtype = dtype or (torch.bfloat16 if device.startswith('cuda') else torch.float32)
         kernel = kernel or ('sdpa' if device.startswith('cuda') else 'parts')
         if quantise is None:
-            return cls(*load_model(folder, device=device, dtype=dtype), kernel)
+            backend = cls(*load_model(folder, device=device, dtype=dtype), kernel)
+            backend.prepare()
+            return backend
         model, autoencoder, report = load_quantised(folder, device, dtype, quantise)
         # Weights that save nothing are not what was asked for, and are told to everyone.
         log.log(logging.INFO if all(runs for *_, runs in report.parts) else logging.WARNING, 'quantised: %s', report)
@@ -77,11 +87,24 @@ class TorchBackend(Backend[Context]):
         backend.quantised = report
         return backend
 
+    def prepare(self) -> None:
+        """Lay weights out for speed; they must not change afterwards. The answers stay the same up to rounding."""
+        language = self.model.language_model
+        join(language.model)
+        lay_out(language.lm_head)
+
     def new_context(self) -> Context:
         return Context()
 
     def fork(self, context: Context) -> Context:
         return context.fork()
+
+    @torch.inference_mode()
+    def replace_text(self, context: Context, said: Sequence[int], ids: Sequence[int]) -> Context:
+        same = shared_beginning(said, ids)
+        fork = context.fork(len(said) + 1 - same)
+        self._feed_text(fork, [*ids[same:], self.config.tokens.end])
+        return fork
 
     @torch.inference_mode()
     def append_text(self, context: Context, ids: Sequence[int]) -> None:
@@ -146,17 +169,41 @@ class TorchBackend(Backend[Context]):
     ) -> Iterator[Token]:
         random = np.random.default_rng(seed)
         end = self.config.tokens.end
-        hidden = self._feed_text(context, [self.config.tokens.start, *prefix])
+        found = self._feed_text(context, [self.config.tokens.start, *prefix])[:, -1]
+        step, to_logits = self._token_step(context, max_tokens), self._logits
         try:
             for _ in range(max_tokens):
-                (token,) = choose_tokens(self._logits(hidden[:, -1]), temperature, [random.random()])
+                (token,) = choose_tokens(to_logits(found), temperature, [random.random()])
                 if token.id == end:
                     break
                 # Fed before it is shown, so that the context is whole whenever the caller stops.
-                hidden = self._feed_text(context, [token.id])
+                if step is None:
+                    found = self._feed_text(context, [token.id])[:, -1]
+                else:
+                    found, to_logits = step.feed(token.id), self._usable
                 yield token
         finally:
-            self._feed_text(context, [end])
+            if step is None:
+                self._feed_text(context, [end])
+            else:
+                step.feed(end)
+                step.end()
+
+    def _token_step(self, context: Context, max_tokens: int) -> TokenStep | None:
+        """Return what decodes a context by a captured step; None where there is none, or another decodes by it."""
+        if self._capture is None or (self._step is not None and self._step.busy):
+            return None
+        capacity = capacity_for(len(context) + max_tokens + 1)
+        if self._step is None or not capacity <= self._step.capacity <= 4 * capacity:
+            self._step = None  # its memory is free before the next one takes its own
+            try:
+                self._step = TokenStep(self.model, capacity, self._capture)
+            except RuntimeError as error:
+                log.warning('tokens are decoded kernel by kernel, since their step cannot be captured: %s', error)
+                self._capture = None
+                return None
+        self._step.begin(context)
+        return self._step
 
     @torch.inference_mode()
     def append_texts(self, contexts: Sequence[Context], texts: Sequence[Sequence[int]]) -> None:
@@ -239,7 +286,7 @@ class TorchBackend(Backend[Context]):
         t: float,
         guided_by: SamplerConfig | None,
     ) -> Sequence[Tensor]:
-        """Return each branch's velocity of ``(requests, tokens, latent_dim)``; all rows of all branches are one batch."""
+        """Return velocities of ``(requests, tokens, latent_dim)``, branch by branch; all of them are one batch."""
         branches = [[guidance.full for guidance in guidances]]
         if guided_by is not None:
             branches.append([guidance.no_text for guidance in guidances])
@@ -267,7 +314,10 @@ class TorchBackend(Backend[Context]):
         return torch.from_numpy(np.ascontiguousarray(array)).to(self.model.device, self.model.dtype)
 
     def _logits(self, hidden: Tensor) -> Tensor:
-        return self.model.logits(hidden)[..., : self.config.usable_vocab]
+        return self._usable(self.model.logits(hidden))
+
+    def _usable(self, logits: Tensor) -> Tensor:
+        return logits[..., : self.config.usable_vocab]
 
     @torch.inference_mode()
     def _feed_text(self, context: Context, ids: Sequence[int]) -> Tensor:

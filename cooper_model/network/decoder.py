@@ -8,7 +8,7 @@ an ``Attend`` function that is given the layer number and this call's queries, k
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -147,6 +147,12 @@ class Decoder(nn.Module):
         self.layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.num_layers))
         for suffix in SUFFIXES:
             setattr(self, 'norm' + suffix, RMSNorm(config.hidden_size, config.rms_norm_eps))
+        # What computes the layers in place of them; see cooper_model.network.joined.
+        self.joined: Callable[[Streams, Rotary, Attend], Streams] | None = None
+
+    def _apply(self, *args: Any, **kwargs: Any) -> Decoder:
+        self.joined = None  # it holds weights as they were before they are moved or converted
+        return super()._apply(*args, **kwargs)
 
     def forward(self, streams: Streams, positions: Tensor, attend: Attend) -> Streams:
         """Return final hidden states by expert.
@@ -154,8 +160,11 @@ class Decoder(nn.Module):
         :param positions: ``(batch, tokens)`` rotary positions, understanding tokens first
         """
         turn = rotary(positions, self.config)
-        for number, layer in enumerate(self.layers):
-            streams = layer(streams, turn, attend, number)
+        if self.joined is not None:
+            streams = self.joined(streams, turn, attend)
+        else:
+            for number, layer in enumerate(self.layers):
+                streams = layer(streams, turn, attend, number)
         understanding, generation = streams
         return Streams(
             None if understanding is None else self.norm(understanding),

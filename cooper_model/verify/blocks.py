@@ -11,7 +11,7 @@ from cooper_model.backends.torch import TorchBackend
 from cooper_model.network.decoder import rotary
 from cooper_model.network.embeddings import grid_ids
 from cooper_model.network.vision import patch_rows
-from cooper_model.verify.case import Case, Walk
+from cooper_model.verify.case import Case, Walk, by_plain_layers
 from cooper_model.verify.record import FEATURES, Section, recorded
 
 
@@ -68,7 +68,8 @@ def verify_text(case: Case, section: Section) -> None:
     section.same('prefill ids', case.with_control_tokens(case.prompts['P']), ids)
     section.same('prefill.packed_text_ids', ids, prefill['packed_text_ids'])
     walk = case.new_walk()
-    with recorded(**{f'layer{i}': layer for i, layer in enumerate(decoder.layers)}) as calls:
+    layers = {f'layer{i}': layer for i, layer in enumerate(decoder.layers)}
+    with by_plain_layers(model), recorded(**layers) as calls:
         step = walk.text(ids)
     section.check('embeddings', step.inputs)
     section.check('position_ids', step.positions)

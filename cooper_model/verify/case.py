@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +21,7 @@ from cooper_model.checkpoint import load_model
 from cooper_model.config import SamplerConfig
 from cooper_model.context import Context
 from cooper_model.network.embeddings import grid_ids
+from cooper_model.network.model import Cooper
 from cooper_model.verify.record import CALL, Section, Tolerance, in_sequence, recorded, sequence_order
 
 
@@ -90,6 +93,17 @@ class SharedContexts:
     vision: np.ndarray
 
 
+@contextmanager
+def by_plain_layers(model: Cooper) -> Iterator[None]:
+    """Compute by the layers as they are trained, which can be read one by one, instead of by joined ones."""
+    decoder = model.language_model.model
+    kept, decoder.joined = decoder.joined, None
+    try:
+        yield
+    finally:
+        decoder.joined = kept
+
+
 class Case:
     """A folder with weights, settings and one file of numbers a section.
 
@@ -100,6 +114,7 @@ class Case:
         self.folder = Path(folder)
         self.model, self.autoencoder = load_model(self.folder, device, torch.float32)
         self.backend = TorchBackend(self.model, self.autoencoder)
+        self.backend.prepare()  # what inference runs is what is verified
         self.config = self.model.config
         self._sections: dict[str, Section] = {}
 

@@ -16,7 +16,7 @@ from cooper_model.network.decoder import GENERATION, Streams
 from cooper_model.network.embeddings import grid_ids
 from cooper_model.packing import Output, Packed, PackedImages, Segment, pack, packed_forward
 from cooper_model.transforms import latent_tokens, tokens_to_latents
-from cooper_model.verify.case import Case
+from cooper_model.verify.case import Case, by_plain_layers
 from cooper_model.verify.record import TRAINED, Section, Tolerance, recorded
 
 # Exactly zero on paper, rounding noise in float32.
@@ -54,7 +54,7 @@ def verify_train(case: Case, section: Section) -> None:
     images, truth = _images(case, section, plan, settings)
     model = case.model.requires_grad_(True)
     try:
-        with recorded(decoder=model.language_model.model) as calls:
+        with by_plain_layers(model), recorded(decoder=model.language_model.model) as calls:
             output = packed_forward(model, batch, images)
         hidden = _unpack(calls['decoder'][0].output, plan)
         section.check('hidden', hidden)

@@ -37,6 +37,13 @@ class ScriptedBackend(Backend[list[Entry]]):
         self.contexts.append(list(context))
         return self.contexts[-1]
 
+    def replace_text(self, context: list[Entry], said: Sequence[int], ids: Sequence[int]) -> list[Entry]:
+        assert context[-1] == ('said', self._tokenizer.decode(said))
+        twin = self.fork(context)
+        twin[-1] = ('text', self._tokenizer.decode(ids))
+        self.steps += 1
+        return twin
+
     def append_text(self, context: list[Entry], ids: Sequence[int]) -> None:
         self.steps += 1
         context.append(('text', self._tokenizer.decode(ids)))

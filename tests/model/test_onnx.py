@@ -108,6 +108,16 @@ def test_forks_share_their_past_and_nothing_else(pair: tuple[Backend[Any], OnnxB
     assert len({tuple(words) for words in said[0]}) > 1
 
 
+def test_a_replaced_text_agrees(pair: tuple[Backend[Any], OnnxBackend]) -> None:
+    said = []
+    for backend in pair:
+        base = backend.new_context()
+        backend.append_text(base, [5, 6, 7, 8])
+        other = backend.replace_text(base, [5, 6, 7, 8], [5, 6])
+        said.append([(spoken(backend, context), len(context), context.position) for context in (other, base)])
+    assert said[0] == said[1] and said[0][0] != said[0][1]
+
+
 def test_a_fork_costs_nothing_until_it_is_appended_to(pair: tuple[Backend[Any], OnnxBackend]) -> None:
     onnx = pair[1]
     base = onnx.new_context()
