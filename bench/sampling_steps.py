@@ -1,11 +1,12 @@
-"""Depth and masks against the number of sampling steps, on unseen simulated scenes.
+"""Depth and masks against the sampler and its number of steps, on unseen simulated scenes.
 
-    python -m bench.sampling_steps [--steps 1 2 4 8 15 30] [--scenes 200] [--out runs/sampling_steps.json]
+    python -m bench.sampling_steps [--samplers euler adams] [--steps 1 2 4 8 15 30] [--scenes 200]
     python -m bench.sampling_steps --out runs/sampling_steps.json --table docs/results.md
 
-A step is one evaluation of the model, so N steps are N + 1 points of time. The same scenes and the same noise are used
-for every number of steps, and what differs is compared scene by scene. Steps that ``--out`` holds already are not
-measured again.
+N steps are N + 1 points of time. The same scenes and the same noise are used every time, and what differs is compared
+scene by scene with the most steps of the first sampler. Samplers are written as for ``cooper bench --sampler``, for
+example ``heun`` or ``euler,reuse=0.1``. What ``--out`` holds already is not measured again. The line below the table
+says whether four steps lose more than two per cent of depth's accuracy against the most.
 """
 
 from __future__ import annotations
@@ -27,21 +28,23 @@ from cooper_cli.machine import describe_machine
 from cooper_cli.output import plain
 from cooper_cli.report import depth_figures, segmentation_figures
 from cooper_model.backends.graphs import fingerprint_checkpoint
+from cooper_model.flow import parse_sampler
 from cooper_model.loading import default_checkpoint
 from cooper_sim.distribution import Distribution
 from training.benchmarks.statistics import difference
 
 STEPS = (1, 2, 4, 8, 15, 30)
+FEW, MOST_LOST = 4, 0.02  # steps, and the share of AbsRel that they may lose
 FIGURES = {'depth': ('abs_rel', 'delta1', 'rmse'), 'segmentation': ('miou', 'boundary_f1')}
 
 
-def measure(setup: Setup, steps: int, scenes: int, workers: int) -> dict[str, Any]:
-    """Return the figures with one number of steps, and AbsRel of every scene."""
-    changed = {**setup.sampler, 'num_timesteps': steps + 1}
+def measure(setup: Setup, name: str, scenes: int, workers: int) -> dict[str, Any]:
+    """Return the figures of one sampler with its steps (``adams,steps=4``), and AbsRel of every scene."""
+    changed = {**setup.sampler, **parse_sampler(name)}
     setup = replace(setup, sampler=changed)
     results: list[SceneResult] = []
     with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(f'{steps} steps', total=scenes)
+        task = bar.add_task(name, total=scenes)
         for result in measure_scenes(setup, scene_seeds(scenes, setup.seed), workers):
             results.append(result)
             bar.advance(task)
@@ -64,22 +67,60 @@ def relative_change(first: Sequence[float], second: Sequence[float]) -> dict[str
 
 
 def table(record: dict[str, Any]) -> str:
-    """Return a record as Markdown."""
-    by_steps = {int(steps): entry for steps, entry in record['by_steps'].items()}
+    """Return a record as Markdown, the answer about few steps below it."""
+    rows_by_name = dict(sorted(record['by_sampler'].items(), key=lambda item: _order(record, item[0])))
     names = [(part, name) for part, listed in FIGURES.items() for name in listed]
-    last = max(by_steps)
-    heads = ['steps', *(name for _, name in names), f'AbsRel against {last} steps', 'seconds']
+    best = _reference(record)
+    heads = ['sampler', 'steps', *(name for _, name in names), f'AbsRel against {_label(best)}', 'seconds']
     rows = [f'| {" | ".join(heads)} |', '|---' * len(heads) + '|']
-    for steps, entry in sorted(by_steps.items()):
-        cells = [str(steps), *(_figure(entry[part], name) for part, name in names)]
-        change = '-'
-        if steps != last and None not in (*entry['scene_abs_rel'], *by_steps[last]['scene_abs_rel']):
-            found = relative_change(by_steps[last]['scene_abs_rel'], entry['scene_abs_rel'])
-            change = f'{found["mean"]:+.1%} ({found["low"]:+.1%} to {found["high"]:+.1%})'
-        cells += [change, f'{entry["seconds"]:.3f}']
+    for key, entry in rows_by_name.items():
+        sampler, _, steps = key.rpartition(',steps=')
+        change = _change(record, key)
+        told = '-' if change is None else f'{change["mean"]:+.1%} ({change["low"]:+.1%} to {change["high"]:+.1%})'
+        seconds = f'{entry["seconds"]:.3f}'
+        cells = [sampler, steps, *(_figure(entry[part], name) for part, name in names), told, seconds]
         rows.append(f'| {" | ".join(cells)} |')
     where = f'{record["checkpoint"]}, {record["scenes"]} scenes, seed {record["seed"]}'
-    return '\n'.join([*rows, '', f'`python -m bench.sampling_steps`; {where}; {record["machine"]}; {record["date"]}'])
+    below = f'`python -m bench.sampling_steps`; {where}; {record["machine"]}; {record["date"]}'
+    return '\n'.join([*rows, '', *_few_steps(record), below])
+
+
+def _label(key: str) -> str:
+    sampler, _, steps = key.rpartition(',steps=')
+    return f'{steps} steps of {sampler}'
+
+
+def _order(record: dict[str, Any], key: str) -> tuple[int, int]:
+    sampler, _, steps = key.rpartition(',steps=')
+    first = next(other for other in record['by_sampler'] if other.rpartition(',steps=')[0] == sampler)
+    return list(record['by_sampler']).index(first), int(steps)
+
+
+def _reference(record: dict[str, Any]) -> str:
+    """Return the most steps of the sampler that was measured first."""
+    keys = list(record['by_sampler'])
+    return max((key for key in keys if _order(record, key)[0] == 0), key=lambda key: _order(record, key))
+
+
+def _change(record: dict[str, Any], key: str) -> dict[str, float] | None:
+    """Return the relative change of AbsRel against the most steps; None for these, or without metric depth."""
+    best = _reference(record)
+    first, second = (record['by_sampler'][each]['scene_abs_rel'] for each in (best, key))
+    return None if key == best or None in (*first, *second) else relative_change(first, second)
+
+
+def _few_steps(record: dict[str, Any]) -> list[str]:
+    """Return a sentence for each sampler that was measured with few steps."""
+    told = []
+    for key in record['by_sampler']:
+        change = _change(record, key) if key.endswith(f',steps={FEW}') else None
+        if change is not None:
+            answer = 'yes' if change['high'] <= MOST_LOST else 'no' if change['low'] > MOST_LOST else 'not certain'
+            told.append(
+                f'Are {_label(key)} no worse than {_label(_reference(record))} by {MOST_LOST:.0%} in AbsRel? '
+                f'**{answer}**: {change["mean"]:+.1%}, 95 % interval {change["low"]:+.1%} to {change["high"]:+.1%}.'
+            )
+    return [line for sentence in told for line in (sentence, '')]
 
 
 def _figure(entry: dict[str, Any], name: str) -> str:
@@ -93,6 +134,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--checkpoint', type=Path, metavar='DIR', help='default the shipped nano')
+    parser.add_argument('--samplers', nargs='+', default=['euler'])
     parser.add_argument('--steps', type=int, nargs='+', default=STEPS)
     parser.add_argument('--shift', type=float, help="time shift of the sampler; default the checkpoint's own")
     parser.add_argument('--scenes', type=int, default=200)
@@ -125,13 +167,16 @@ def _measure_all(given: argparse.Namespace) -> dict[str, Any]:
         'shift': given.shift,
         'distribution_version': Distribution.load(DISTRIBUTION).version,
     }
-    record = _read(given.out) if given.out.is_file() else {**asked, 'by_steps': {}}
+    record = _read(given.out) if given.out.is_file() else {**asked, 'by_sampler': {}}
     differing = [name for name in asked if record.get(name) != asked[name]]
     if differing:
         raise ValueError(f'{given.out} was measured with another {", ".join(differing)}; choose another --out')
-    for steps in given.steps:
-        if str(steps) not in record['by_steps']:
-            record['by_steps'][str(steps)] = measure(setup, steps, given.scenes, given.workers)
+    names = [f'{sampler},steps={steps}' for sampler in given.samplers for steps in given.steps]
+    for name in names:
+        parse_sampler(name)  # before hours of work
+    for name in names:
+        if name not in record['by_sampler']:
+            record['by_sampler'][name] = measure(setup, name, given.scenes, given.workers)
             record |= describe_machine()
             given.out.parent.mkdir(parents=True, exist_ok=True)
             given.out.write_text(json.dumps(plain(record), indent=1) + '\n', encoding='utf-8')

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from cooper_model.backends.base import Backend, Guidance
 from cooper_model.config import SamplerConfig
 
 PREFILL, DECODED, TEXT, POINTS = 256, 64, 32, 11
+CACHED, FEW = (64, 512, 4096), 16
 
 
 @dataclass(frozen=True)
@@ -42,13 +44,17 @@ class Clock:
         return {name: statistics.median(result[name] for result in results) for name in results[0]}
 
 
-def model_figures(backend: Backend, clock: Clock, image_side: int = 256, seed: int = 0) -> dict[str, float]:
-    """Return the figures of the ``mid`` workload by name.
+def model_figures(
+    backend: Backend, clock: Clock, image_side: int = 256, seed: int = 0, sampler: Mapping[str, Any] | None = None
+) -> dict[str, float]:
+    """Return the figures of the ``mid`` workload by name, and what a token costs after texts of several lengths.
 
     :param image_side: side of the square image that is shown and generated [px], before the model's own resize
+    :param sampler: settings of the workload's sampler to change, by name
     """
-    work = _Work(backend, clock, image_side, seed)
+    work = _Work(backend, clock, image_side, seed, sampler or {})
     figures = clock.median(work.text, backend.new_context)
+    figures |= work.token_costs()
     figures |= clock.median(work.image_context, lambda: work.texts(TEXT))
     figures |= work.encode()
     figures |= clock.median(work.generate, work.guidance)
@@ -56,7 +62,9 @@ def model_figures(backend: Backend, clock: Clock, image_side: int = 256, seed: i
 
 
 class _Work:
-    def __init__(self, backend: Backend, clock: Clock, image_side: int, seed: int) -> None:
+    def __init__(
+        self, backend: Backend, clock: Clock, image_side: int, seed: int, sampler: Mapping[str, Any]
+    ) -> None:
         self._backend, self._clock = backend, clock
         random = np.random.default_rng(seed)
         config = backend.config
@@ -68,9 +76,10 @@ class _Work:
         self._image = random.integers(0, 256, (image_side, image_side, 3), dtype=np.uint8)
         self._size = backend.image_size(image_side, image_side)
         self._noise = backend.noise(*self._size, seed)
-        self._sampler: SamplerConfig = replace(
+        own = replace(
             config.sampler, num_timesteps=POINTS, text_scale=4.0, image_scale=2.0, interval=(0.0, 1.0), renorm='global'
         )
+        self._sampler: SamplerConfig = replace(own, **sampler)
 
     def texts(self, *counts: int) -> Any:
         """Return a context of texts of ``counts`` tokens, start and end included."""
@@ -86,6 +95,23 @@ class _Work:
         decoded = sum(1 for _ in self._backend.decode(context, max_tokens=DECODED))
         seconds = self._clock.now() - filled
         return {'text_prefill_256_s': filled - start, 'decode_tok_per_s': decoded / seconds}
+
+    def token_costs(self) -> dict[str, float]:
+        """Return the seconds of a token with so many tokens cached, in a fork of a context that others share."""
+        context = self._backend.new_context()
+        figures: dict[str, float] = {}
+        for count in CACHED:
+            while len(context) < count:
+                self._backend.append_text(context, self._ids[: min(PREFILL, count - len(context)) - 2])
+            figures |= self._clock.median(partial(self._few_tokens, count), partial(self._backend.fork, context))
+        return figures
+
+    def _few_tokens(self, count: int, context: Any) -> dict[str, float]:
+        stream = self._backend.decode(context, max_tokens=FEW)
+        next(stream, None)  # what comes before the first token is prefill
+        start = self._clock.now()
+        fed = 1 + sum(1 for _ in stream)  # the end token is fed as others are
+        return {f'token_after_{count}_s': (self._clock.now() - start) / fed}
 
     def image_context(self, context: Any) -> dict[str, float]:
         start = self._clock.now()

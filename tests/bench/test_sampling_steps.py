@@ -21,7 +21,7 @@ def entry(abs_rel: list[float | None]) -> dict:
 
 def record(**by_steps) -> dict:
     told = {'checkpoint': 'nano', 'scenes': 2, 'seed': 0, 'machine': 'a machine', 'date': '2026-01-01'}
-    return {**told, 'by_steps': {steps.strip('_'): values for steps, values in by_steps.items()}}
+    return {**told, 'by_sampler': {f'euler,steps={steps.strip("_")}': values for steps, values in by_steps.items()}}
 
 
 def test_change_is_relative_and_paired():
@@ -33,14 +33,33 @@ def test_change_is_relative_and_paired():
 
 def test_table_has_a_row_for_every_number_of_steps():
     lines = table(record(_30=entry([0.1, 0.1]), _4=entry([0.11, 0.11]))).splitlines()
-    assert lines[2].startswith('| 4 | 0.110 ± 0.010 |') and '+10.0% (+10.0% to +10.0%)' in lines[2]
-    assert lines[3].startswith('| 30 |') and lines[3].endswith('| - | 0.500 |')
+    assert lines[2].startswith('| euler | 4 | 0.110 ± 0.010 |') and '+10.0% (+10.0% to +10.0%)' in lines[2]
+    assert lines[3].startswith('| euler | 30 |') and lines[3].endswith('| - | 0.500 |')
     assert 'nano, 2 scenes, seed 0; a machine; 2026-01-01' in lines[-1]
+
+
+@pytest.mark.parametrize(
+    ('few', 'answer'),
+    [([0.101, 0.302], '**yes**: +0.8%'), ([0.11, 0.33], '**no**: +10.0%'), ([0.1, 0.33], '**not certain**: +7.5%')],
+)
+def test_table_answers_whether_four_steps_are_enough(few, answer):
+    measured = record(_30=entry([0.1, 0.3]), _4=entry(few))
+    line = next(line for line in table(measured).splitlines() if line.startswith('Are 4 steps'))
+    assert line.startswith('Are 4 steps of euler no worse than 30 steps of euler by 2% in AbsRel? ' + answer)
+
+
+def test_other_samplers_follow_and_are_compared_with_the_first():
+    measured = record(_2=entry([0.12, 0.12]), _8=entry([0.1, 0.1]))
+    measured['by_sampler']['adams,reuse=0.1,steps=4'] = entry([0.1, 0.1])
+    lines = table(measured).splitlines()
+    assert 'AbsRel against 8 steps of euler' in lines[0]
+    assert lines[4].startswith('| adams,reuse=0.1 | 4 |') and '+0.0%' in lines[4]
+    assert any(line.startswith('Are 4 steps of adams,reuse=0.1') and '**yes**' in line for line in lines)
 
 
 def test_depth_without_metres_has_no_figures():
     line = table(record(_1=entry([None, None]), _2=entry([None, None]))).splitlines()[2]
-    assert line.startswith('| 1 | - | - | - | 0.600 ± 0.100 |')
+    assert line.startswith('| euler | 1 | - | - | - | 0.600 ± 0.100 |')
 
 
 def test_steps_are_measured_once(tmp_path, capsys):
@@ -49,7 +68,7 @@ def test_steps_are_measured_once(tmp_path, capsys):
     main([*arguments, '--steps', '1', '2'])
     assert len(capsys.readouterr().out.splitlines()) == 6
     found = json.loads(out.read_text())
-    first, second = (found['by_steps'][steps] for steps in '12')
+    first, second = (found['by_sampler'][f'euler,steps={steps}'] for steps in '12')
     assert len(first['scene_abs_rel']) == 2 and first['scene_abs_rel'] != second['scene_abs_rel']
     assert first['depth']['abs_rel'] == pytest.approx(sum(first['scene_abs_rel']) / 2, rel=1e-4)
     first['seconds'] = 123.0
@@ -70,6 +89,7 @@ def test_wrong_numbers_are_told(tmp_path, capsys):
     (tmp_path / 'document.md').write_text('')
     wrong = {
         ('--steps', '0'): 'expected steps from 1',
+        ('--samplers', 'rk4'): "'rk4' is unknown",
         ('--scenes', '1'): 'scenes from 2',
         ('--table', str(tmp_path / 'document.md')): 'none.json is missing',
     }
