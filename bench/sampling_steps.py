@@ -4,8 +4,8 @@
     python -m bench.sampling_steps --out runs/sampling_steps.json --table docs/results.md
 
 N steps are N + 1 points of time. The same scenes and the same noise are used every time, and what differs is compared
-scene by scene with the most steps of the first sampler. Samplers are written as for ``cooper bench --sampler``, for
-example ``heun`` or ``euler,reuse=0.1``. What ``--out`` holds already is not measured again. The line below the table
+scene by scene with the most steps of the first sampler. Samplers are what ``flow.parse_sampler`` reads, for example
+``heun`` or ``euler,reuse=0.1``. What ``--out`` holds already is not measured again. The line below the table
 says whether four steps lose more than two per cent of depth's accuracy against the most.
 """
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -44,15 +44,12 @@ class Clock:
         return {name: statistics.median(result[name] for result in results) for name in results[0]}
 
 
-def model_figures(
-    backend: Backend, clock: Clock, image_side: int = 256, seed: int = 0, sampler: Mapping[str, Any] | None = None
-) -> dict[str, float]:
+def model_figures(backend: Backend, clock: Clock, image_side: int = 256, seed: int = 0) -> dict[str, float]:
     """Return the figures of the ``mid`` workload by name, and what a token costs after texts of several lengths.
 
     :param image_side: side of the square image that is shown and generated [px], before the model's own resize
-    :param sampler: settings of the workload's sampler to change, by name
     """
-    work = _Work(backend, clock, image_side, seed, sampler or {})
+    work = _Work(backend, clock, image_side, seed)
     figures = clock.median(work.text, backend.new_context)
     figures |= work.token_costs()
     figures |= clock.median(work.image_context, lambda: work.texts(TEXT))
@@ -62,9 +59,7 @@ def model_figures(
 
 
 class _Work:
-    def __init__(
-        self, backend: Backend, clock: Clock, image_side: int, seed: int, sampler: Mapping[str, Any]
-    ) -> None:
+    def __init__(self, backend: Backend, clock: Clock, image_side: int, seed: int) -> None:
         self._backend, self._clock = backend, clock
         random = np.random.default_rng(seed)
         config = backend.config
@@ -76,10 +71,9 @@ class _Work:
         self._image = random.integers(0, 256, (image_side, image_side, 3), dtype=np.uint8)
         self._size = backend.image_size(image_side, image_side)
         self._noise = backend.noise(*self._size, seed)
-        own = replace(
+        self._sampler: SamplerConfig = replace(
             config.sampler, num_timesteps=POINTS, text_scale=4.0, image_scale=2.0, interval=(0.0, 1.0), renorm='global'
         )
-        self._sampler: SamplerConfig = replace(own, **sampler)
 
     def texts(self, *counts: int) -> Any:
         """Return a context of texts of ``counts`` tokens, start and end included."""

@@ -2,6 +2,7 @@
 
 Eager torch starts a thousand kernels a token, which takes longer than the GPU needs for them. A replayed graph starts
 none, but reads and writes fixed addresses: hence tensors for token, place and cache that are filled, never replaced.
+The step is tested on a CPU; capturing it has not been run, for want of a GPU.
 """
 
 from __future__ import annotations
@@ -42,11 +43,6 @@ def cuda_graph(step: Step) -> Step:
         return result
 
     return replay
-
-
-def compiled_cuda_graph(step: Step) -> Step:
-    """Return the same of a step that torch.compile has fused, which takes a minute or more."""
-    return cuda_graph(torch.compile(step, dynamic=False))
 
 
 def capacity_for(tokens: int) -> int:
