@@ -11,10 +11,11 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from cooper_model.grammar import format_turn
 from cooper_model.network.model import Cooper
@@ -23,27 +24,25 @@ from cooper_model.perception import colour_relative
 from cooper_model.prompts import Prompts, question_text
 from cooper_model.reasoner import MODALITIES
 from cooper_model.tokenizer import Tokenizer
-from cooper_model.types import Modality, Mode
+from cooper_model.types import Modality
 from cooper_sim.questions import Question, ask_questions
 from cooper_sim.records import Record
 from training.compiled import compile_layers, eager
+from training.conversations import SHARED, Conversations, Exchange
 from training.curves import Parts
 from training.data import Mixture, open_mixture
 from training.datasets.base import DataEntry
-from training.datasets.simulation import Pictures, SimulatedScenes
+from training.datasets.simulation import SimulatedScenes
 from training.describe import LIST_REQUEST, REQUEST, describe, listing
 from training.evaluation import evaluate_answers, evaluate_maps, request_ids
 from training.initialise import initialise
 from training.latents import LatentCache
 from training.loop import LoopConfig, Run
 from training.losses import draw_times, flow_loss, mix, text_loss
-from training.segments import model_text, user_text
 from training.settings import config_argument, read_settings
 from training.stage1 import Stage1, Stage1Config, vision_pixels
 from training.start import SceneSettings, model_input, prepare
-from training.traces import PLANS, answering_turn, looking_turn, think
-
-SHARED = (0, 1)  # the camera image's latent and ViT segments, first in every sample
+from training.traces import PLANS, answering_turn, think
 
 
 @dataclass(frozen=True)
@@ -96,32 +95,59 @@ class Settings(SceneSettings):
             raise ValueError(f'stage: beside is {self.stage.beside} and data lists {len(self.data)} sets; give both')
 
 
-@dataclass
 class Sample:
-    """One scene's segments, and the pictures that they name, while they are put together."""
+    """One scene's segments, and the pictures that they name; see :class:`training.conversations.Scene`.
 
-    record: Record
-    pictures: Pictures
-    first_vision: int
-    first_latent: int
-    segments: list[Segment] = field(default_factory=list)
-    vision: list[np.ndarray] = field(default_factory=list)
-    drawn: list[Modality] = field(default_factory=list)
+    :param latents: number of the camera image among the latent images of the batch
+    :ivar drawn: what is generated, in order of its number
+    :ivar shown: what stands beside the first latents, in order of its number: a modality, or None for the image again
+    """
+
+    def __init__(self, stage: Sft, record: Record, vision: int, latents: int) -> None:
+        self._stage, self.record = stage, record
+        self._pictures = stage.scenes.pictures_of(record)
+        self._first_vision, self._first_latent = vision, latents
+        self.segments: list[Segment] = []
+        self.vision: list[np.ndarray] = []
+        self.shown: list[Modality | None] = []
+        self.add(Segment('latents', (), image=latents, grid=stage.grid))
+        self.show_image((0,))
+
+    @property
+    def drawn(self) -> list[Modality]:
+        return [kind for kind in self.shown if kind is not None]
 
     def add(self, segment: Segment) -> int:
         """Append a segment; returns its index."""
         self.segments.append(segment)
         return len(self.segments) - 1
 
-    def show(self, picture: np.ndarray, sees: tuple[int, ...], grid: tuple[int, int]) -> int:
-        """Append a ViT segment of a picture."""
-        self.vision.append(picture)
-        return self.add(Segment('vision', sees, image=self.first_vision + len(self.vision) - 1, grid=grid))
+    def show_latents(self, sees: tuple[int, ...]) -> int:
+        """Append the camera image as latents."""
+        return self._latents('latents', None, sees)
 
-    def draw(self, modality: Modality, sees: tuple[int, ...], grid: tuple[int, int]) -> None:
+    def draw(self, modality: Modality, sees: tuple[int, ...]) -> int:
         """Append a map being generated."""
-        self.drawn.append(modality)
-        self.add(Segment('noise', sees, image=self.first_latent + len(self.drawn), grid=grid))
+        return self._latents('noise', modality, sees)
+
+    def show_image(self, sees: tuple[int, ...]) -> int:
+        """Append the camera image as the ViT sees it."""
+        return self._show(self.record.image, sees)
+
+    def show_map(self, modality: Modality, sees: tuple[int, ...]) -> int:
+        """Append a true map as the ViT sees it."""
+        if modality == 'depth':
+            return self._show(colour_relative(self._pictures.depth[..., 0].astype(np.float32) / 255), sees)
+        return self._show(self._pictures.segmentation, sees)
+
+    def _show(self, picture: np.ndarray, sees: tuple[int, ...]) -> int:
+        self.vision.append(picture)
+        number = self._first_vision + len(self.vision) - 1
+        return self.add(Segment('vision', sees, image=number, grid=self._stage.vision_grid))
+
+    def _latents(self, kind: Literal['latents', 'noise'], shown: Modality | None, sees: tuple[int, ...]) -> int:
+        self.shown.append(shown)
+        return self.add(Segment(kind, sees, image=self._first_latent + len(self.shown), grid=self._stage.grid))
 
 
 class Sft:
@@ -131,6 +157,7 @@ class Sft:
         self.model, self.scenes, self.latents = model, scenes, latents
         self.config = model.config
         self.prompts, self.tokenizer = Prompts.load(folder), Tokenizer.load(folder)
+        self.talk = Conversations(self.prompts, self.tokenizer, self.config.tokens)
         height, width = scenes.records[0].ids.shape
         self.grid = (height // self.config.latent_stride, width // self.config.latent_stride)
         patch = self.config.vision.patch_size
@@ -143,7 +170,7 @@ class Sft:
         for number in numbers:
             sample = self.sample(self.scenes.records[int(number)], settings, rng, vision, latents)
             vision += len(sample.vision)
-            latents += 1 + len(sample.drawn)
+            latents += 1 + len(sample.shown)
             samples.append(sample)
         device = self.model.device
         owner = torch.tensor([n for n, sample in enumerate(samples) for _ in sample.drawn])
@@ -155,11 +182,14 @@ class Sft:
         noise = torch.randn_like(clean)
         times = draw_times(len(clean), settings.shift).to(device)
         noisy = mix(clean, noise, times)
-        images, all_times = [], []
-        for n in range(len(samples)):
-            own = owner == n
-            images += [targets['image'][n].to(device), *noisy[own]]
-            all_times += [0.0, *times[own].tolist()]
+        images: list[Tensor] = []
+        all_times: list[float] = []
+        maps = zip(noisy, times.tolist(), strict=True)
+        for sample, image in zip(samples, targets['image'].to(device), strict=True):
+            beside = ((image, 0.0) if kind is None else next(maps) for kind in sample.shown)
+            for rows, time in ((image, 0.0), *beside):
+                images.append(rows)
+                all_times.append(time)
         batch = pack([sample.segments for sample in samples], self.config, 96)
         shown = vision_pixels([picture for sample in samples for picture in sample.vision], device)
         output = packed_forward(
@@ -180,80 +210,37 @@ class Sft:
         self, record: Record, settings: SftConfig, rng: np.random.Generator, vision: int, latents: int
     ) -> Sample:
         """Return one scene with a conversation for every entry of ``settings.modes``."""
-        sample = Sample(record, self.scenes.pictures_of(record), vision, latents)
-        sample.add(Segment('latents', (), image=latents, grid=self.grid))
-        sample.show(record.image, (0,), self.vision_grid)
+        sample = Sample(self, record, vision, latents)
         questions = iter(ask_questions(record, rng, len(settings.modes)))
         for choices in settings.modes:
             mode = _draw_name(choices, rng)
             if mode == 'describe':
-                asked = self._user(sample, REQUEST, SHARED)
-                self._model(sample, describe(record, rng), (*SHARED, asked))
+                asked = self.talk.user(sample, REQUEST, SHARED)
+                self.talk.model(sample, describe(record, rng), (*SHARED, asked))
             elif mode == 'list':
-                asked = self._user(sample, LIST_REQUEST, SHARED)
-                self._model(sample, f'{listing(record)}.', (*SHARED, asked))
+                asked = self.talk.user(sample, LIST_REQUEST, SHARED)
+                self.talk.model(sample, f'{listing(record)}.', (*SHARED, asked))
             elif mode == 'conclude':
                 self._conclude(sample, settings, rng)
             elif mode != 'none' and (question := next(questions, None)) is not None:
                 in_thought = len(sample.drawn) < settings.drawn and rng.random() < settings.drawn_in_thought
-                self._converse(sample, mode, question, _posed(question, settings, rng), in_thought)
+                turn, look = answering_turn(question, record), PLANS[question.category].look
+                exchange = Exchange(_posed(question, settings, rng), turn, look)
+                self.talk.converse(sample, mode, exchange, in_thought)
         while len(sample.drawn) < settings.drawn:
             modality = _draw_name(settings.maps, rng)
-            asked = self._user(sample, self.prompts.request(modality), SHARED)
-            sample.draw(modality, (*SHARED, asked), self.grid)
+            asked = self.talk.user(sample, self.prompts.request(modality), SHARED)
+            sample.draw(modality, (*SHARED, asked))
         return sample
-
-    def _converse(self, sample: Sample, mode: Mode, question: Question, text: str, in_thought: bool) -> None:
-        """Add one question and all that follows it, just as a reasoner would."""
-        if mode in ('direct', 'text'):
-            seen: tuple[int, ...] = ()
-            if self.prompts.system(mode):
-                seen = (self._user(sample, self.prompts.system(mode), ()),)
-            seen = (*seen, sample.show(sample.record.image, seen, self.vision_grid))
-        else:
-            seen = SHARED
-        seen = (*seen, self._user(sample, text, seen))
-        given = 0
-        if mode == 'perception':
-            for modality in MODALITIES:
-                seen = (*seen, self._user(sample, self.prompts.request(modality), seen))
-                seen = (*seen, self._show_map(sample, modality, seen))
-            given = len(self.tokenizer.encode(self.prompts.forced_answer))
-        look = PLANS[question.category].look
-        if mode == 'auto' and look is not None:
-            body = self.prompts.request(look)
-            body = body[body.index('>') + 1 : body.rindex('<')]
-            seen = (*seen, self._model(sample, format_turn(looking_turn(look, body)), seen))
-            if in_thought:
-                sample.draw(look, seen, self.grid)
-            seen = (*seen, self._show_map(sample, look, seen))
-            seen = (*seen, self._user(sample, self.prompts.reflection, seen))
-        thinks = mode in ('auto', 'text')
-        turn = answering_turn(question, sample.record, thinks)
-        written = format_turn(turn) if thinks else format_turn(turn).removeprefix('<think></think>')
-        self._model(sample, written, seen, given)
 
     def _conclude(self, sample: Sample, settings: SftConfig, rng: np.random.Generator) -> None:
         """Add a question whose facts are given, so that all that is learned of it is what follows from them."""
         for question in ask_questions(sample.record, rng, 1, settings.concluded):
-            seen = (*SHARED, self._user(sample, _posed(question, settings, rng), SHARED))
+            seen = (*SHARED, self.talk.user(sample, _posed(question, settings, rng), SHARED))
             written = format_turn(answering_turn(question, sample.record))
             facts = think(question, sample.record).seen
             given = len(self.tokenizer.encode(written[: written.index(facts) + len(facts)]))
-            self._model(sample, written, seen, given)
-
-    def _show_map(self, sample: Sample, modality: Modality, sees: tuple[int, ...]) -> int:
-        if modality == 'depth':
-            picture = colour_relative(sample.pictures.depth[..., 0].astype(np.float32) / 255)
-        else:
-            picture = sample.pictures.segmentation
-        return sample.show(picture, sees, self.vision_grid)
-
-    def _user(self, sample: Sample, text: str, sees: tuple[int, ...]) -> int:
-        return sample.add(user_text(self.tokenizer.encode(text), sees, self.config.tokens))
-
-    def _model(self, sample: Sample, text: str, sees: tuple[int, ...], given: int = 0) -> int:
-        return sample.add(model_text(self.tokenizer.encode(text), sees, self.config.tokens, given))
+            self.talk.model(sample, written, seen, given)
 
 
 class Beside:
