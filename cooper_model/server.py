@@ -171,6 +171,8 @@ def start(model: Model, fleet: Fleet) -> None:
     served = application(model, fleet)
     for name, value in _SURROUNDINGS.items():
         os.environ.setdefault(name, value)
+    # Ray gives a replica one thread for each of its CPUs, unless a number for all is inherited.
+    os.environ.pop('OMP_NUM_THREADS', None)
     if fleet.address is None:
         # At least what the replicas ask for, which they would otherwise wait for.
         cpus = max(os.cpu_count() or 1, round(fleet.replicas * fleet.cpus + 0.5))
