@@ -58,7 +58,8 @@ def run(start_node, picture, tools, tmp_path_factory):
     path = folder / 'live.rrd'
     viewer = RosProcess(MODULE, {'save': str(path), 'show': 'none'}, folder / 'viewer.log')
     with viewer:
-        heard = lambda: 'viewer' in probe.node.get_node_names() and path.is_file()  # noqa: E731
+        # What is said before the viewer listens is not repeated for it.
+        heard = lambda: probe.node.count_subscribers(f'{probe.target}/answers') > 0 and path.is_file()  # noqa: E731
         tools.wait_for(lambda: heard() or viewer.returncode is not None, 'the viewer')
         viewer.require_alive()
         camera = tools.camera(probe, picture)
@@ -71,10 +72,15 @@ def run(start_node, picture, tools, tmp_path_factory):
             return result if result.success else None
 
         result = tools.wait_for(answered, 'an answer')
-        refused = probe.call(Query, 'query', Query.Request(question='', mode='direct'))
         # Names of entities stand in the file as they are, long before it is complete.
-        last = b'thoughts/failure'
-        tools.wait_for(lambda: last in path.read_bytes(), 'the last words to be written')
+        last = b'thoughts/failure', b'world/points', b'world/relations', b'world/answer', b'segmentation/overlay'
+
+        def told():
+            refused = probe.call(Query, 'query', Query.Request(question='', mode='direct'))
+            content = path.read_bytes()
+            return refused if all(name in content for name in last) else None
+
+        refused = tools.wait_for(told, 'the last words to be written')
         camera.stop()
         assert viewer.stop() == 0, viewer.tail()
     client.destroy()
