@@ -6,18 +6,14 @@ an executor thread, and the worker takes at most ``pipeline.CAPACITY`` requests,
 
 from __future__ import annotations
 
-import sys
 import traceback
 from functools import partial
 from typing import Any
 
-import rclpy
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.exceptions import ParameterException
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
-from rclpy.logging import get_logger
-from rclpy.signals import SignalHandlerOptions
 
 from cooper_model.types import DepthMap, Frame
 from cooper_ros.cameras import Cameras
@@ -31,8 +27,7 @@ from cooper_ros.recording.other_topics import OtherTopics
 from cooper_ros.recording.recorder import Recorder
 from cooper_ros.recording.service import CorrectService
 from cooper_ros.requests import Requests
-from cooper_ros.serving import serve
-from cooper_ros.transport import make_room_for_images
+from cooper_ros.serving import run
 
 THREADS = CAPACITY + 6
 _THROTTLE_SECONDS = 5.0
@@ -173,20 +168,7 @@ class CooperNode(LifecycleNode):
 
 def main(args: list[str] | None = None) -> None:
     """Run the node until it is interrupted."""
-    make_room_for_images()
-    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
-    try:
-        try:
-            node = CooperNode()
-        except ParameterException as error:
-            get_logger('cooper').fatal(str(error))
-            sys.exit(1)
-        try:
-            serve(node, node.close, THREADS)
-        finally:
-            node.destroy_node()
-    finally:
-        rclpy.try_shutdown()
+    run(CooperNode, CooperNode.close, 'cooper', THREADS, ParameterException, args)
 
 
 if __name__ == '__main__':

@@ -7,16 +7,12 @@ from __future__ import annotations
 
 import os
 import socket
-import sys
 from collections.abc import Callable
 from typing import Any
 
-import rclpy
 import rerun as rr
-from rclpy.logging import get_logger
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
-from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from cooper_msgs.action import Ask
@@ -26,10 +22,9 @@ from cooper_ros.encodings import ConversionError, colour_from_image
 from cooper_ros.placer import transforms
 from cooper_ros.readings import intrinsics_from_message, stamp_to_ns
 from cooper_ros.rerun_view import RerunView, blueprint
-from cooper_ros.serving import serve
+from cooper_ros.serving import run
 from cooper_ros.topics import ANSWERS, INPUTS, OUTPUTS, of_camera
 from cooper_ros.transform_tree import NoTransform
-from cooper_ros.transport import make_room_for_images
 
 PORT = 9876
 """Where Rerun's own programs look for a recording that is being made."""
@@ -148,20 +143,7 @@ def _is_free(port: int) -> bool:
 
 def main(args: list[str] | None = None) -> None:
     """Show until interrupted."""
-    make_room_for_images()
-    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
-    try:
-        try:
-            node = Viewer()
-        except OSError as error:
-            get_logger('viewer').fatal(str(error))
-            sys.exit(1)
-        try:
-            serve(node, node.close, 2)
-        finally:
-            node.destroy_node()
-    finally:
-        rclpy.try_shutdown()
+    run(Viewer, Viewer.close, 'viewer', 2, OSError, args)
 
 
 if __name__ == '__main__':
