@@ -60,6 +60,8 @@ class SftConfig:
     :param map_weights: weight of the flow loss of each modality, 0 for none
     :param listed_choices: probability that the choices of a question are listed below it
     :param drawn_in_thought: probability that a map asked for in a conversation is drawn there with a loss
+    :param otherwise: probability that a thought looks where its kind of question does not, or does not where it does;
+        what is never tried cannot be found to help in stage 2b
     :param beside: images of the run's ``data`` that are drawn beside the scenes, with the loss of stage 1, in every
         ``beside_every``-th step
     """
@@ -73,6 +75,7 @@ class SftConfig:
     map_weights: Mapping[str, float] = field(default_factory=lambda: dict.fromkeys(MODALITIES, 1.0))
     listed_choices: float = 0.5
     drawn_in_thought: float = 0.6
+    otherwise: float = 0.0
     beside: int = 0
     beside_every: int = 1
 
@@ -224,7 +227,7 @@ class Sft:
                 self._conclude(sample, settings, rng)
             elif mode != 'none' and (question := next(questions, None)) is not None:
                 in_thought = len(sample.drawn) < settings.drawn and rng.random() < settings.drawn_in_thought
-                turn, look = answering_turn(question, record), PLANS[question.category].look
+                turn, look = answering_turn(question, record), _look(question, settings, rng)
                 exchange = Exchange(_posed(question, settings, rng), turn, look)
                 self.talk.converse(sample, mode, exchange, in_thought)
         while len(sample.drawn) < settings.drawn:
@@ -264,6 +267,14 @@ class Beside:
 def _posed(question: Question, settings: SftConfig, rng: np.random.Generator) -> str:
     listed = rng.random() < settings.listed_choices
     return question_text(question.text, question.choices if listed else ())
+
+
+def _look(question: Question, settings: SftConfig, rng: np.random.Generator) -> Modality | None:
+    planned = PLANS[question.category].look
+    # No number is drawn where it cannot matter: settings that were there before give the batches that they gave.
+    if not settings.otherwise or rng.random() >= settings.otherwise:
+        return planned
+    return _draw_name(settings.maps, rng) if planned is None else None
 
 
 def _draw_name(chances: Mapping[Any, float], rng: np.random.Generator) -> Any:

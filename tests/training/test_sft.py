@@ -95,6 +95,17 @@ def test_only_the_models_own_words_carry_loss(stage: Sft) -> None:
             assert list(segment.ids[-len(learned) :]) == learned
 
 
+def test_a_thought_may_do_otherwise_than_its_kind_of_question_has_it(stage: Sft) -> None:
+    def looks(seed: int, otherwise: float) -> bool:
+        settings = SftConfig(1, ({'auto': 1.0},), 1.0, drawn=0, otherwise=otherwise)
+        sample = stage.sample(stage.scenes.records[seed % 6], settings, np.random.default_rng(seed), 0, 0)
+        return len(sample.vision) > 1
+
+    planned = [looks(seed, 0.0) for seed in range(12)]
+    assert set(planned) == {True, False}
+    assert [looks(seed, 1.0) for seed in range(12)] == [not look for look in planned]
+
+
 def test_a_conclusion_is_learned_from_facts_that_carry_no_loss(stage: Sft) -> None:
     settings = SftConfig(batch=1, modes=({'conclude': 1.0},), shift=1.0, concluded={'situational': 1, 'occlusion': 1})
     learned_from = set()
