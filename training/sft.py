@@ -60,6 +60,8 @@ class SftConfig:
     :param map_weights: weight of the flow loss of each modality, 0 for none
     :param listed_choices: probability that the choices of a question are listed below it
     :param drawn_in_thought: probability that a map asked for in a conversation is drawn there with a loss
+    :param seen_only: probability that a scene is described or listed from ViT tokens alone, which is what 'direct' and
+        'text' have
     :param otherwise: probability that a thought looks where its kind of question does not, or does not where it does;
         what is never tried cannot be found to help in stage 2b
     :param beside: images of the run's ``data`` that are drawn beside the scenes, with the loss of stage 1, in every
@@ -75,6 +77,7 @@ class SftConfig:
     map_weights: Mapping[str, float] = field(default_factory=lambda: dict.fromkeys(MODALITIES, 1.0))
     listed_choices: float = 0.5
     drawn_in_thought: float = 0.6
+    seen_only: float = 0.0
     otherwise: float = 0.0
     beside: int = 0
     beside_every: int = 1
@@ -218,11 +221,9 @@ class Sft:
         for choices in settings.modes:
             mode = _draw_name(choices, rng)
             if mode == 'describe':
-                asked = self.talk.user(sample, REQUEST, SHARED)
-                self.talk.model(sample, describe(record, rng), (*SHARED, asked))
+                self._tell(sample, REQUEST, describe(record, rng), _happens(settings.seen_only, rng))
             elif mode == 'list':
-                asked = self.talk.user(sample, LIST_REQUEST, SHARED)
-                self.talk.model(sample, f'{listing(record)}.', (*SHARED, asked))
+                self._tell(sample, LIST_REQUEST, f'{listing(record)}.', _happens(settings.seen_only, rng))
             elif mode == 'conclude':
                 self._conclude(sample, settings, rng)
             elif mode != 'none' and (question := next(questions, None)) is not None:
@@ -235,6 +236,11 @@ class Sft:
             asked = self.talk.user(sample, self.prompts.request(modality), SHARED)
             sample.draw(modality, (*SHARED, asked))
         return sample
+
+    def _tell(self, sample: Sample, request: str, told: str, seen_only: bool) -> None:
+        seen = (sample.show_image(()),) if seen_only else SHARED
+        asked = self.talk.user(sample, request, seen)
+        self.talk.model(sample, told, (*seen, asked))
 
     def _conclude(self, sample: Sample, settings: SftConfig, rng: np.random.Generator) -> None:
         """Add a question whose facts are given, so that all that is learned of it is what follows from them."""
@@ -271,10 +277,14 @@ def _posed(question: Question, settings: SftConfig, rng: np.random.Generator) ->
 
 def _look(question: Question, settings: SftConfig, rng: np.random.Generator) -> Modality | None:
     planned = PLANS[question.category].look
-    # No number is drawn where it cannot matter: settings that were there before give the batches that they gave.
-    if not settings.otherwise or rng.random() >= settings.otherwise:
+    if not _happens(settings.otherwise, rng):
         return planned
     return _draw_name(settings.maps, rng) if planned is None else None
+
+
+def _happens(chance: float, rng: np.random.Generator) -> bool:
+    # No number is drawn where it cannot matter: settings that were there before give the batches that they gave.
+    return chance > 0 and rng.random() < chance
 
 
 def _draw_name(chances: Mapping[Any, float], rng: np.random.Generator) -> Any:

@@ -95,6 +95,14 @@ def test_only_the_models_own_words_carry_loss(stage: Sft) -> None:
             assert list(segment.ids[-len(learned) :]) == learned
 
 
+@pytest.mark.parametrize('mode', ['describe', 'list'])
+def test_a_scene_may_be_told_from_what_the_vision_tower_sees_alone(stage: Sft, mode: str) -> None:
+    for chance, kinds in ((0.0, {'latents', 'vision', 'text'}), (1.0, {'vision', 'text'})):
+        settings = SftConfig(1, ({mode: 1.0},), 1.0, drawn=0, seen_only=chance)
+        sample = stage.sample(stage.scenes.records[0], settings, np.random.default_rng(0), 0, 0)
+        assert {segment.kind for segment in _branch(sample.segments, len(sample.segments) - 1)} == kinds
+
+
 def test_a_thought_may_do_otherwise_than_its_kind_of_question_has_it(stage: Sft) -> None:
     def looks(seed: int, otherwise: float) -> bool:
         settings = SftConfig(1, ({'auto': 1.0},), 1.0, drawn=0, otherwise=otherwise)
