@@ -76,11 +76,8 @@ def _show(report: Report, out: Path) -> None:
         if Path(path).name in ('frame0.png', 'question0.png', 'thoughts.txt', 'summary.json', 'demo.rrd'):
             console.print(f'  {path}', highlight=False)
     if report.judged:
-        console.print(
-            f'{report.right} of {len(report.judged)} answers agree with the simulation; that is information, '
-            'not what passes or fails here (see: cooper eval)',
-            highlight=False,
-        )
+        console.print(report.agreement_line(), highlight=False)
+        console.print('(information, not what passes or fails here; see: cooper eval)', highlight=False)
     for problem in report.problems[:SHOWN_PROBLEMS]:
         console.print(f'PROBLEM: {problem}', style='red', markup=False, highlight=False)
     if len(report.problems) > SHOWN_PROBLEMS:

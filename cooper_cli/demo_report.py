@@ -156,6 +156,18 @@ class Report:
         """How many of those agree with the truth."""
         return sum(bool(asked.right) for asked in self.judged)
 
+    def agreement(self) -> dict[str, tuple[int, int]]:
+        """Return how many answers agree with the truth, and of how many that is known, by mode."""
+        judged = {mode: [asked.right for asked in self.judged if asked.question.mode == mode] for mode in MODES}
+        return {mode: (sum(map(bool, verdicts)), len(verdicts)) for mode, verdicts in judged.items() if verdicts}
+
+    def agreement_line(self) -> str:
+        """Return the agreement in a line for people, empty where no true answer is known."""
+        if not self.judged:
+            return ''
+        by_mode = ', '.join(f'{mode} {right} of {known}' for mode, (right, known) in self.agreement().items())
+        return f'{self.right} of {len(self.judged)} answers agree with the simulation: {by_mode}'
+
     def record(self) -> dict[str, Any]:
         """Return everything for JSON."""
         return {
@@ -179,7 +191,13 @@ class Report:
             'outputs': self.outputs,
             'headers': {'checked': self.perceived_headers, 'foreign': self.foreign_headers},
             'questions': [asked.record() for asked in self.asked],
-            'agreement': {'judged': len(self.judged), 'right': self.right},
+            'agreement': {
+                'judged': len(self.judged),
+                'right': self.right,
+                'by_mode': {
+                    mode: {'judged': known, 'right': right} for mode, (right, known) in self.agreement().items()
+                },
+            },
             'scene': {'objects': self.objects, 'relations': self.relations},
             'seconds': {'start': self.start_seconds, 'total': self.seconds},
             'files': self.files,

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from itertools import cycle
+from itertools import chain, cycle, repeat
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,9 @@ GENERAL_QUESTIONS = (
     'How far away is the closest object?',
     'Is there a table?',
 )
+USUAL_MODE = 'auto'
+# How a robot asks, most of all; each other mode once, early on, to show that it works.
+OPENING = tuple(chain.from_iterable((USUAL_MODE, mode) for mode in MODES if mode != USUAL_MODE))
 
 
 @dataclass(frozen=True)
@@ -189,19 +192,20 @@ class Demo:
     # Questions
 
     def _ask(self, client: CooperClient, watcher: Watcher, alive: Callable[[], None], began: float) -> None:
-        """Ask by turns in all modes, by service and by action, until the time is over."""
+        """Ask in the usual mode and in each other one once, by service and by action, until the time is over."""
         general = cycle(GENERAL_QUESTIONS)
         first = time.monotonic()
-        for turn, mode in enumerate(cycle(MODES)):
+        for turn, mode in enumerate(chain(OPENING, repeat(USUAL_MODE))):
             now = time.monotonic()
-            if turn >= len(MODES) and now - first >= self.settings.seconds:
+            if turn >= len(OPENING) and now - first >= self.settings.seconds:
                 return
             if now - began > LONGEST_RUN:
                 self.report.problems.append(f'stopped asking after {LONGEST_RUN:g} s')
                 return
             alive()
             asked = self._choose(turn, watcher, mode, general)
-            asked.via = 'action' if (turn // len(MODES) + turn) % 2 else 'service'
+            # Two turns each: the usual mode comes every other turn, and is to go both ways.
+            asked.via = 'action' if (turn + 1) // 2 % 2 else 'service'
             self._ask_one(client, watcher, asked)
             self.report.asked.append(asked)
             self.tell(asked.line())
