@@ -28,6 +28,7 @@ from bench.real_data import Shot, bag_frames, pairs, photos
 from bench.real_pictures import Row, caption, grid
 from bench.tables import fill_marks
 from cooper_cli.machine import describe_machine
+from cooper_cli.options import ModelChoice
 from cooper_cli.output import plain
 from cooper_cli.session import open_reasoner
 from cooper_model.reasoner import Reasoner
@@ -155,7 +156,7 @@ def _measure(given: argparse.Namespace) -> dict[str, Any]:
     bags = sorted(path.parent for path in (given.data / 'bags').glob('*/metadata.yaml'))
     shots = [*pairs(given.data, given.sets), *photos(given.data, given.photos)]
     shots += [shot for bag in bags for shot in bag_frames(bag, given.bag_frames)]
-    reasoner = open_reasoner(given.checkpoint, 'auto', given.device, None)
+    reasoner = open_reasoner(ModelChoice(given.checkpoint, device=given.device))
     if given.steps is not None:
         reasoner.sampler = replace(reasoner.sampler, num_timesteps=given.steps + 1)
     record = run(shots, given.sets, reasoner, given.seed, given.out)

@@ -25,6 +25,7 @@ from rich.progress import Progress
 from bench.tables import fill_marks
 from cooper_cli.evaluation import DISTRIBUTION, SceneResult, Setup, measure_scenes, scene_seeds
 from cooper_cli.machine import describe_machine
+from cooper_cli.options import ModelChoice
 from cooper_cli.output import plain
 from cooper_cli.report import depth_figures, segmentation_figures
 from cooper_model.backends.graphs import fingerprint_checkpoint
@@ -40,8 +41,8 @@ FIGURES = {'depth': ('abs_rel', 'delta1', 'rmse'), 'segmentation': ('miou', 'bou
 
 def measure(setup: Setup, name: str, scenes: int, workers: int) -> dict[str, Any]:
     """Return the figures of one sampler with its steps (``adams,steps=4``), and AbsRel of every scene."""
-    changed = {**setup.sampler, **parse_sampler(name)}
-    setup = replace(setup, sampler=changed)
+    sampler = f'{setup.model.sampler},{name}'
+    setup = replace(setup, model=replace(setup.model, sampler=sampler))
     results: list[SceneResult] = []
     with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(name, total=scenes)
@@ -157,8 +158,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _measure_all(given: argparse.Namespace) -> dict[str, Any]:
     if min(given.steps) < 1 or given.scenes < 2:
         raise ValueError(f'steps {given.steps} and scenes {given.scenes}: expected steps from 1 and scenes from 2')
-    sampler = {} if given.shift is None else {'shift': given.shift}
-    setup = Setup(given.checkpoint, 'auto', given.device, 1 if given.workers > 1 else None, (), given.seed, sampler)
+    threads = 1 if given.workers > 1 else None
+    sampler = '' if given.shift is None else f'shift={given.shift}'
+    model = ModelChoice(given.checkpoint, device=given.device, threads=threads, sampler=sampler)
+    setup = Setup(model, (), given.seed)
     asked = {
         'checkpoint': 'nano' if given.checkpoint is None else str(given.checkpoint),
         'fingerprint': fingerprint_checkpoint(given.checkpoint or default_checkpoint()),

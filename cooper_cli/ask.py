@@ -12,7 +12,9 @@ from cooper_cli.output import answer_record, note, print_json, relation_line, sa
 from cooper_model.types import Answer, AnswerReady, Event, ImageReady, ImageRequested, TextDelta
 
 
+@options.takes_model()
 def ask(
+    model: options.ModelChoice,
     question: Annotated[str, typer.Argument(help='The question, in quotation marks.')],
     image: Annotated[Optional[Path], typer.Option('--image', help='Image file; without it a node is asked.')] = None,  # noqa: UP045
     mode: options.Mode = 'auto',
@@ -22,13 +24,6 @@ def ask(
     stream: Annotated[bool, typer.Option('--stream/--no-stream', help='Show thoughts as they come.')] = True,
     json: options.Json = False,
     seed: options.Seed = 0,
-    checkpoint: options.Checkpoint = None,
-    backend: options.Backend = options.BackendName.auto,
-    graphs: options.Graphs = None,
-    quantise: options.Quantise = None,
-    device: options.Device = None,
-    threads: options.Threads = None,
-    server: options.Server = None,
     namespace: Annotated[str, typer.Option(help='ROS namespace of the node.')] = '',
     camera: Annotated[str, typer.Option(help='Name of the camera, of a node with several.')] = '',
     timeout: Annotated[float, typer.Option(min=0.1, help='Longest wait for the node and its answer [s].')] = 60.0,
@@ -38,20 +33,10 @@ def ask(
         raise typer.BadParameter('the question is empty; ask, for example, "Which is closer, the mug or the ball?"')
     offered = tuple(choice.strip() for choice in choices.split(',') if choice.strip())
     if image is None:
-        given = {
-            '--checkpoint': checkpoint is not None,
-            '--fov': fov is not None,
-            '--seed': seed != 0,
-            '--backend': backend is not options.BackendName.auto,
-            '--graphs': graphs is not None,
-            '--quantise': quantise is not None,
-            '--device': device is not None,
-            '--threads': threads is not None,
-            '--server': server is not None,
-        }
-        if any(given.values()):
-            named = ', '.join(name for name, is_given in given.items() if is_given)
-            raise typer.BadParameter(f'{named} belong to --image; a node has its own model and camera')
+        own = {'--fov': fov is not None, '--seed': seed != 0}
+        named = [*(name for name, is_given in own.items() if is_given), *model.given()]
+        if named:
+            raise typer.BadParameter(f'{", ".join(named)} belong to --image; a node has its own model and camera')
         from cooper_cli import ask_ros
 
         asked = {'mode': mode, 'choices': offered, 'out': out, 'stream': stream, 'json': json}
@@ -63,7 +48,7 @@ def ask(
     frame = load_frame(image, fov)
     if out is not None:
         make_folder(out)
-    reasoner = open_reasoner(checkpoint, backend.value, device, threads, graphs, quantise, server)
+    reasoner = open_reasoner(model)
     told = Teller(out, speak=note if json else say if stream else None)
     for event in reasoner.ask(frame, question, mode=mode, choices=offered, seed=seed):
         told.hear(event)

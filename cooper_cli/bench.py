@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
@@ -12,10 +13,11 @@ from cooper_cli.output import note, print_json, say, table
 
 if TYPE_CHECKING:
     from cooper_model.backends.base import Backend
-    from cooper_model.reasoner import Reasoner
 
 
+@options.takes_model('server')
 def bench(
+    model: options.ModelChoice,
     random: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option('--random', metavar='SIZE', help='Measure a model with random weights of a size: mid, tiny.'),
@@ -29,12 +31,6 @@ def bench(
     ros: Annotated[bool, typer.Option('--ros/--no-ros', help='Measure the way through a ROS node too.')] = True,
     json: options.Json = False,
     seed: options.Seed = 0,
-    checkpoint: options.Checkpoint = None,
-    backend: options.Backend = options.BackendName.auto,
-    graphs: options.Graphs = None,
-    quantise: options.Quantise = None,
-    device: options.Device = None,
-    threads: options.Threads = None,
 ) -> None:
     """Measure speed and memory: nano's own work, or the work of a model by its parts.
 
@@ -46,36 +42,26 @@ def bench(
     from cooper_cli.session import set_threads
     from cooper_cli.workloads import Clock, model_figures
 
-    if random is not None and checkpoint is not None:
-        raise typer.BadParameter('--random and --checkpoint exclude each other')
     if save is not None and random is None:
         raise typer.BadParameter('--save needs --random')
-    if full and (checkpoint is not None or save is not None or quantise is not None):
-        raise typer.BadParameter('--full builds its own model; it goes with --random, --seed and --device alone')
-    if random is not None and quantise is not None:
-        raise typer.BadParameter('--quantise goes with checkpoints, not with --random')
-    if backend is options.BackendName.remote:
-        raise typer.BadParameter('the remote back end computes nothing here; measure on the machine of the server')
-    used = set_threads(threads)
+    _require_fitting(model, random, full)
+    used = set_threads(model.threads)
     if full:
         from cooper_cli.full_size import measure
 
-        workload, (runner, figures) = 'full', measure(random, seed, device, repeats)
-    elif random is None and _is_nano(checkpoint):
-        reasoner = _open_nano(backend.value, device, graphs, quantise)
-        workload, runner, figures = _nano(reasoner, threads, repeats, seed, ros)
+        workload, (runner, figures) = 'full', measure(random, seed, model.device, repeats)
+    elif random is None and _is_nano(model.checkpoint):
+        workload, runner, figures = _nano(model, repeats, seed, ros)
     else:
         workload = random or 'checkpoint'
-        if random is not None:
-            runner = _random(random, seed, device, save)
-        else:
-            runner = _load(checkpoint, backend.value, device, graphs, quantise)
-        figures = model_figures(runner, Clock(repeats, finisher(runner)), seed=seed)
+        runner = _load(model) if random is None else _random(random, seed, model, save)
+        figures = model_figures(runner, Clock(repeats, finisher(runner)), seed=seed, sampler=model.sampling)
     record = {
         'workload': workload,
         **figures,
         **describe_backend(runner, used),
-        'quantise': quantise,
+        'quantise': model.quantise,
+        'sampler': model.sampler or None,
         'repeats': repeats,
         'seed': seed,
         **peak_memory_mb(runner),
@@ -94,16 +80,32 @@ def bench(
         say(', '.join(f'{name} {record[name]}' for name in ('machine', 'device', 'dtype', 'threads', 'date')))
 
 
+def _require_fitting(model: options.ModelChoice, random: str | None, full: bool) -> None:
+    """Refuse options that would change nothing.
+
+    :raises typer.BadParameter: there are some
+    """
+    if model.backend is options.BackendName.remote:
+        raise typer.BadParameter('the remote back end computes nothing here; measure on the machine of the server')
+    if full and (given := model.given('device', 'threads')):
+        raise typer.BadParameter(f'--full builds its own model and goes without {", ".join(given)}')
+    if random is not None:
+        torch_named = model.backend is options.BackendName.torch
+        given = model.given('device', 'threads', 'dtype', 'sampler', 'backend' if torch_named else '')
+        if given:
+            raise typer.BadParameter(f'--random and {", ".join(given)} exclude each other; write it with --save first')
+
+
 def _is_nano(checkpoint: Path | None) -> bool:
     from cooper_model.loading import default_checkpoint
 
     return checkpoint is None or checkpoint.resolve() == default_checkpoint().resolve()
 
 
-def _random(size: str, seed: int, device: str | None, save: Path | None) -> Backend:
+def _random(size: str, seed: int, model: options.ModelChoice, save: Path | None) -> Backend:
     from cooper_cli.random_model import random_backend
 
-    backend = random_backend(size, seed, device)
+    backend = random_backend(size, seed, model.device, model.dtype.value)
     if save is not None:
         import torch
 
@@ -116,28 +118,20 @@ def _random(size: str, seed: int, device: str | None, save: Path | None) -> Back
     return backend
 
 
-def _load(
-    checkpoint: Path | None, name: str, device: str | None, graphs: Path | None, quantise: str | None
-) -> Backend:
+def _load(model: options.ModelChoice) -> Backend:
     from cooper_model.loading import load_backend
 
-    return load_backend(checkpoint, backend=name, device=device, graphs=graphs, quantise=quantise)
+    return load_backend(**asdict(model.source))
 
 
-def _open_nano(name: str, device: str | None, graphs: Path | None, quantise: str | None) -> Reasoner:
+def _nano(model: options.ModelChoice, repeats: int, seed: int, ros: bool) -> tuple[str, Backend, dict[str, Any]]:
+    from cooper_cli.answering import answer_figures
     from cooper_cli.session import open_reasoner
 
-    return open_reasoner(None, name, device, None, graphs, quantise)
-
-
-def _nano(
-    reasoner: Reasoner, threads: int | None, repeats: int, seed: int, ros: bool
-) -> tuple[str, Backend, dict[str, Any]]:
-    from cooper_cli.answering import answer_figures
-
+    reasoner = open_reasoner(model)
     figures: dict[str, Any] = answer_figures(reasoner, repeats, seed)
     if ros:
         from cooper_cli.ros_timing import end_to_end
 
-        figures['ros_end_to_end_s'] = end_to_end(repeats, seed, threads=threads)
+        figures['ros_end_to_end_s'] = end_to_end(repeats, seed, model)
     return 'nano', reasoner.backend, figures

@@ -21,16 +21,14 @@ SHOWN_PROBLEMS = 8
 WIDTH = 130  # where there is no terminal to ask
 
 
+@options.takes_model('threads')
 def demo(
+    model: options.ModelChoice,
     camera: Annotated[str, typer.Option(help='sim, or a bag, video, image or folder of images.')] = 'sim',
     world: options.World = 'eval',
     seconds: Annotated[float, typer.Option(min=1.0, max=120.0, help='How long to ask questions.')] = 15.0,
     out: Annotated[Path, typer.Option(help='Folder for pictures, logs and summary.json.')] = Path('out/demo'),
     viewer: Viewer = ViewerName.none,
-    checkpoint: options.Checkpoint = None,
-    backend: options.Backend = options.BackendName.auto,
-    graphs: options.Graphs = None,
-    server: options.Server = None,
     seed: options.Seed = 0,
     json: options.Json = False,
 ) -> None:
@@ -38,19 +36,16 @@ def demo(
     from cooper_cli.demo_pictures import save_all
     from cooper_cli.demo_run import Demo, DemoSettings
     from cooper_cli.pictures import make_folder
+    from cooper_cli.session import node_parameters
 
     make_folder(out)
     # A terminated demo ends its processes as an interrupted one does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    folder = '' if checkpoint is None else str(checkpoint.resolve())
-    exported = '' if graphs is None else str(graphs.resolve())
     # A recording of an earlier run would pass for one of this run.
     recording = out / 'demo.rrd'
     recording.unlink(missing_ok=True)
     shown = str(recording) if viewer is ViewerName.rerun else ''
-    settings = DemoSettings(
-        camera, seconds, out, folder, backend.value, seed, exported, server or '', world, recording=shown
-    )
+    settings = DemoSettings(camera, seconds, out, node_parameters(model), seed, world, shown)
     report = Demo(settings, note if json else say).run()
     save_all(report, out)
     if recording.is_file():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import chain, cycle, repeat
@@ -46,10 +46,7 @@ class DemoSettings:
     :param camera: sim, or the path of a bag, a video, an image or a folder of images
     :param seconds: how long questions are asked after the first image, at least until each mode had its turn
     :param out: folder that exists, for logs and pictures
-    :param checkpoint: folder of a checkpoint, empty for the default
-    :param backend: what computes the model
-    :param graphs: folder of exported graphs, empty for the user's cache
-    :param server: address for the remote back end
+    :param model: parameters of the node that choose what computes
     :param world: what simulated scenes are drawn from
     :param recording: file that the live viewer saves what it shows to; empty for no viewer
     """
@@ -57,11 +54,8 @@ class DemoSettings:
     camera: str
     seconds: float
     out: Path
-    checkpoint: str = ''
-    backend: str = 'auto'
+    model: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0
-    graphs: str = ''
-    server: str = ''
     world: str = 'eval'
     recording: str = ''
 
@@ -147,10 +141,7 @@ class Demo:
     def _node_parameters(self, compressed: bool) -> dict[str, Any]:
         settings = self.settings
         return {
-            'checkpoint': settings.checkpoint,
-            'backend': settings.backend,
-            'graphs': settings.graphs,
-            'server': settings.server,
+            **settings.model,
             'seed': settings.seed,
             'image_transport': 'compressed' if compressed else 'raw',
             # Every image is to be accounted for, on a machine that is busy with other things too.

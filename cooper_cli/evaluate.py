@@ -19,7 +19,9 @@ MOST_WORKERS = 8
 SMALL_BYTES = 200_000_000
 
 
+@options.takes_model()
 def evaluate(
+    model: options.ModelChoice,
     scenes: Annotated[int, typer.Option('--scenes', min=1, help='How many scenes, four questions each.')] = 600,
     seed: options.Seed = 0,
     modes: options.Modes = 'auto',
@@ -29,13 +31,6 @@ def evaluate(
         typer.Option('--answers', help='File for every answer of the first mode, one JSON line each.'),
     ] = None,
     json: options.Json = False,
-    checkpoint: options.Checkpoint = None,
-    backend: options.Backend = options.BackendName.auto,
-    graphs: options.Graphs = None,
-    quantise: options.Quantise = None,
-    device: options.Device = None,
-    threads: options.Threads = None,
-    server: options.Server = None,
 ) -> None:
     """Measure depth, segmentation and answers on fresh scenes of the versioned evaluation distribution."""
     from cooper_cli.evaluation import DISTRIBUTION, Setup, scene_seeds
@@ -44,9 +39,8 @@ def evaluate(
     from cooper_sim.distribution import Distribution
 
     names = tuple(modes.split(','))
-    more = {'graphs': graphs, 'quantise': quantise, 'server': server}
-    setup = Setup(checkpoint, backend.value, device, threads, names, seed, **more)
-    count = workers or _default_workers(setup, scenes)
+    setup = Setup(model, names, seed)
+    count = workers or _default_workers(model, scenes)
     start = time.perf_counter()
     seeds = scene_seeds(scenes, seed)
     results = _run(setup, seeds, count)
@@ -57,8 +51,10 @@ def evaluate(
         'distribution': DISTRIBUTION,
         'distribution_version': Distribution.load(DISTRIBUTION).version,
         'seed': seed,
-        'checkpoint': 'nano' if checkpoint is None else str(checkpoint),
-        'quantise': quantise,
+        'checkpoint': 'nano' if model.checkpoint is None else str(model.checkpoint),
+        'quantise': model.quantise,
+        'dtype': None if model.dtype is options.NumberType.auto else model.dtype.value,
+        'sampler': model.sampler or None,
         'seconds': time.perf_counter() - start,
         'workers': count,
         **describe_machine(),
@@ -70,25 +66,25 @@ def evaluate(
         say(f'\n{scenes} scenes of version {record["distribution_version"]}, {record["seconds"]:.0f} s')
 
 
-def _default_workers(setup: Setup, scenes: int) -> int:
+def _default_workers(model: options.ModelChoice, scenes: int) -> int:
     """Return one worker a core for a small model on a CPU: its small matrices gain nothing from threads."""
-    if setup.server is not None or scenes < 2 * MOST_WORKERS or setup.threads not in (None, 1):
+    if model.server is not None or scenes < 2 * MOST_WORKERS or model.threads not in (None, 1):
         return 1
-    if _weight_bytes(setup) > SMALL_BYTES:
+    if _weight_bytes(model) > SMALL_BYTES:
         return 1
-    if setup.device is None:
+    if model.device is None:
         import torch
 
         on_cpu = not torch.cuda.is_available()
     else:
-        on_cpu = setup.device == 'cpu'
+        on_cpu = model.device == 'cpu'
     return min(len(os.sched_getaffinity(0)), MOST_WORKERS) if on_cpu else 1
 
 
-def _weight_bytes(setup: Setup) -> int:
+def _weight_bytes(model: options.ModelChoice) -> int:
     from cooper_model.loading import default_checkpoint
 
-    return sum(path.stat().st_size for path in (setup.checkpoint or default_checkpoint()).glob('*.safetensors'))
+    return sum(path.stat().st_size for path in (model.checkpoint or default_checkpoint()).glob('*.safetensors'))
 
 
 def _run(setup: Setup, seeds: list[int], workers: int) -> list[SceneResult]:

@@ -9,14 +9,14 @@ from __future__ import annotations
 import multiprocessing
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from cooper_cli.options import ModelChoice
 from cooper_cli.session import open_reasoner
 from cooper_model.types import AnswerReady, DepthMap, Frame, ImageReady, Mode, Segmentation
 from cooper_sim.grading import Truth, is_right
@@ -34,21 +34,11 @@ DISTRIBUTION = 'eval'
 
 @dataclass(frozen=True)
 class Setup:
-    """What to measure and with what.
+    """What to measure and with what."""
 
-    :param sampler: settings of the checkpoint's sampler to change, by name
-    """
-
-    checkpoint: Path | None
-    backend: str
-    device: str | None
-    threads: int | None
+    model: ModelChoice
     modes: tuple[Mode, ...]
     seed: int
-    sampler: Mapping[str, Any] = field(default_factory=dict)
-    graphs: Path | None = None
-    quantise: str | None = None
-    server: str | None = None
 
 
 @dataclass(frozen=True)
@@ -157,23 +147,18 @@ def truth_of(question: Question) -> Truth:
 def measure_scenes(setup: Setup, seeds: Sequence[int], workers: int) -> Iterator[SceneResult]:
     """Measure scenes in order, in this process or in several."""
     if workers <= 1:
-        evaluator = _open(setup, setup.threads)
+        evaluator = _open(setup)
         yield from (evaluator.measure(seed) for seed in seeds)
         return
     # Fresh processes: neither torch's threads nor a rendering context survive a fork.
-    os.environ.setdefault('OMP_NUM_THREADS', str(setup.threads or 1))
+    os.environ.setdefault('OMP_NUM_THREADS', str(setup.model.threads or 1))
     context = multiprocessing.get_context('spawn')
     with ProcessPoolExecutor(workers, mp_context=context, initializer=_start, initargs=(setup,)) as pool:
         yield from pool.map(_measure, seeds)
 
 
-def _open(setup: Setup, threads: int | None) -> Evaluator:
-    own = None if setup.server else threads
-    reasoner = open_reasoner(
-        setup.checkpoint, setup.backend, setup.device, own, setup.graphs, setup.quantise, setup.server
-    )
-    reasoner.adjust(setup.sampler)
-    return Evaluator(reasoner, setup.modes, setup.seed)
+def _open(setup: Setup) -> Evaluator:
+    return Evaluator(open_reasoner(setup.model), setup.modes, setup.seed)
 
 
 _evaluator: Evaluator | None = None
@@ -181,7 +166,9 @@ _evaluator: Evaluator | None = None
 
 def _start(setup: Setup) -> None:
     global _evaluator
-    _evaluator = _open(setup, setup.threads or 1)
+    model = setup.model
+    # A server has threads of its own.
+    _evaluator = _open(setup if model.server else replace(setup, model=replace(model, threads=model.threads or 1)))
 
 
 def _measure(seed: int) -> SceneResult:

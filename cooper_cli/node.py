@@ -12,15 +12,13 @@ import typer
 
 from cooper_cli import options
 from cooper_cli.output import note
+from cooper_cli.session import node_parameters
 from cooper_cli.viewing import VIEWER_MODULE, Viewer, ViewerName
 
 
+@options.takes_model('threads')
 def node(
-    checkpoint: options.Checkpoint = None,
-    backend: options.Backend = options.BackendName.auto,
-    graphs: options.Graphs = None,
-    quantise: options.Quantise = None,
-    server: options.Server = None,
+    model: options.ModelChoice,
     namespace: Annotated[str, typer.Option(help='ROS namespace.')] = '',
     compressed: Annotated[bool, typer.Option('--compressed', help='Subscribe to image_raw/compressed.')] = False,
     cameras: Annotated[str, typer.Option(help='Names of several cameras, by commas; empty = one without a name.')] = '',
@@ -37,11 +35,7 @@ def node(
     from cooper_ros.processes import RosProcess, ros_arguments
 
     parameters = {
-        'checkpoint': '' if checkpoint is None else str(checkpoint.resolve()),
-        'backend': backend.value,
-        'graphs': '' if graphs is None else str(graphs.resolve()),
-        'quantise': quantise or '',
-        'server': server or '',
+        **node_parameters(model),
         'image_transport': 'compressed' if compressed else 'raw',
         'cameras': cameras.split(','),
         'perception_rate': rate,

@@ -1,14 +1,26 @@
-"""Options that several commands share, each with one name, one meaning and one help line."""
+"""Options that several commands share, each with one name, one meaning and one help line.
+
+What a model is computed with (:class:`ModelChoice`) is one parameter of a command, which :func:`takes_model` spreads
+into options.
+"""
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, fields
 from enum import Enum
+from functools import wraps
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional, get_type_hints
 
 import typer
 
+from cooper_model.flow import parse_sampler
 from cooper_model.types import MODES
+
+if TYPE_CHECKING:
+    from cooper_model.loading import Source
 
 Checkpoint = Annotated[
     Optional[Path],  # noqa: UP045 - evaluated on Python 3.10 by older typer
@@ -53,6 +65,101 @@ Quantise = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option('--quantise', metavar='FORMATS', help='Weights in fewer bits, for torch: int8, int4, int4-fp8, ...'),
 ]
+
+
+class NumberType(str, Enum):
+    """What weights and arithmetic are."""
+
+    auto = 'auto'
+    float32 = 'float32'
+    bfloat16 = 'bfloat16'
+
+
+Dtype = Annotated[
+    NumberType, typer.Option('--dtype', help='Of weights and arithmetic; auto: bfloat16 on a GPU, float32 on a CPU.')
+]
+
+
+def sampler_settings(text: str) -> str:
+    """Return settings of a sampler as they were written, checked.
+
+    :raises typer.BadParameter: they are none
+    """
+    try:
+        parse_sampler(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+    return text
+
+
+Sampler = Annotated[
+    str,
+    typer.Option(
+        '--sampler', callback=sampler_settings, metavar='SETTINGS',
+        help='How images are drawn: euler, heun or adams, steps=4, reuse=0.1; by commas. Default: as the checkpoint.',
+    ),
+]
+
+
+@dataclass(frozen=True)
+class ModelChoice:
+    """What a command computes with; every field is the option of its name, and its default that option's."""
+
+    checkpoint: Checkpoint = None
+    backend: Backend = BackendName.auto
+    graphs: Graphs = None
+    quantise: Quantise = None
+    dtype: Dtype = NumberType.auto
+    device: Device = None
+    threads: Threads = None
+    server: Server = None
+    sampler: Sampler = ''
+
+    @property
+    def source(self) -> Source:
+        """What there is to load, wherever the process that loads it works."""
+        from cooper_model.loading import Source
+
+        checkpoint, graphs = (None if path is None else path.resolve() for path in (self.checkpoint, self.graphs))
+        return Source(checkpoint, self.backend.value, self.device, graphs, self.quantise, self.dtype.value)
+
+    @property
+    def sampling(self) -> dict[str, Any]:
+        """Settings of the sampler that are not the checkpoint's, by name."""
+        return parse_sampler(self.sampler)
+
+    def given(self, *known: str) -> list[str]:
+        """Return the options that are not at their defaults, less those of ``known`` fields."""
+        differing = (each.name for each in fields(self) if getattr(self, each.name) != each.default)
+        return [f'--{name}' for name in differing if name not in known]
+
+
+def takes_model(*without: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command the options of :class:`ModelChoice` in place of its parameter ``model``.
+
+    :param without: fields that mean nothing to it
+    """
+    hints = get_type_hints(ModelChoice, include_extras=True)
+    chosen = [
+        inspect.Parameter(each.name, inspect.Parameter.KEYWORD_ONLY, default=each.default, annotation=hints[each.name])
+        for each in fields(ModelChoice)
+        if each.name not in without
+    ]
+
+    def spread(command: Callable[..., None]) -> Callable[..., None]:
+        @wraps(command)
+        def run(**given: Any) -> None:
+            model = ModelChoice(**{each.name: given.pop(each.name) for each in chosen})
+            command(**given, model=model)
+
+        own = inspect.signature(command, eval_str=True).parameters
+        kept = [each.replace(kind=each.KEYWORD_ONLY) for name, each in own.items() if name != 'model']
+        # What typer reads, in place of what ``wraps`` copied.
+        run.__signature__ = inspect.Signature([*kept, *chosen])  # type: ignore[attr-defined]
+        run.__annotations__ = {each.name: each.annotation for each in (*kept, *chosen)}
+        return run
+
+    return spread
 
 
 def one_mode(text: str) -> str:

@@ -12,19 +12,14 @@ from cooper_cli.output import note, object_record, print_json, relation_record, 
 from cooper_model.types import DepthMap, Frame, ImageReady, Segmentation
 
 
+@options.takes_model()
 def perceive(
+    model: options.ModelChoice,
     image: Annotated[Path, typer.Option('--image', help='Image file.')],
     out: Annotated[Path, typer.Option('--out', help='Folder for the results.')],
     fov: options.Fov = None,
     json: options.Json = False,
     seed: options.Seed = 0,
-    checkpoint: options.Checkpoint = None,
-    backend: options.Backend = options.BackendName.auto,
-    graphs: options.Graphs = None,
-    quantise: options.Quantise = None,
-    device: options.Device = None,
-    threads: options.Threads = None,
-    server: options.Server = None,
 ) -> None:
     """Write the depth (16-bit mm PNG, colours, .npy), masks and an overlay of an image to a folder."""
     from cooper_cli.pictures import load_frame, make_folder
@@ -32,7 +27,7 @@ def perceive(
 
     frame = load_frame(image, fov)
     make_folder(out)
-    reasoner = open_reasoner(checkpoint, backend.value, device, threads, graphs, quantise, server)
+    reasoner = open_reasoner(model)
     ready = [event for event in reasoner.perceive(frame, ('depth', 'segmentation'), seed=seed)
              if isinstance(event, ImageReady)]  # fmt: skip
     record = write(out, frame, ready)

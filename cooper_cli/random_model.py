@@ -40,7 +40,7 @@ TINY = CooperConfig(
 SIZES = {'mid': MID, 'tiny': TINY}
 
 
-def random_backend(size: str, seed: int, device: str | None = None) -> TorchBackend:
+def random_backend(size: str, seed: int, device: str | None = None, dtype: str = 'auto') -> TorchBackend:
     """Return a torch back end of a named size with weights that ``seed`` determines.
 
     :raises ValueError: there is no such size
@@ -54,8 +54,9 @@ def random_backend(size: str, seed: int, device: str | None = None) -> TorchBack
     from cooper_model.network.model import Cooper
 
     device = device or ('cuda' if torch.cuda.is_available() else 'cpu')
-    dtype = torch.bfloat16 if device.startswith('cuda') else torch.float32
+    if dtype == 'auto':
+        dtype = 'bfloat16' if device.startswith('cuda') else 'float32'
     torch.manual_seed(seed)
     config = SIZES[size]
     model, autoencoder = Cooper(config), build_autoencoder(config.autoencoder)
-    return TorchBackend(model.to(device, dtype), autoencoder.to(device, dtype))
+    return TorchBackend(*(part.to(device, getattr(torch, dtype)) for part in (model, autoencoder)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import socket
 import threading
+from dataclasses import asdict
 from typing import Annotated, Optional
 
 import typer
@@ -13,7 +14,9 @@ from cooper_cli import options
 from cooper_cli.output import note
 
 
+@options.takes_model('threads', 'server', 'sampler')
 def serve(
+    model: options.ModelChoice,
     replicas: Annotated[int, typer.Option(min=1, help='Copies of the model, each with a process of its own.')] = 1,
     host: Annotated[str, typer.Option(help='Address to listen on; 0.0.0.0 for robots of the network.')] = '127.0.0.1',
     port: Annotated[int, typer.Option(min=1, max=65535, help='Port to listen on.')] = 8000,
@@ -24,34 +27,23 @@ def serve(
         Optional[str],  # noqa: UP045
         typer.Option(help='A running Ray cluster, auto for that of this machine; default an own one.'),
     ] = None,
-    checkpoint: options.Checkpoint = None,
-    backend: options.Backend = options.BackendName.auto,
-    graphs: options.Graphs = None,
-    quantise: options.Quantise = None,
-    device: options.Device = None,
 ) -> None:
     """Serve the model to robots (--backend remote) and to any client of OpenAI's chat completions."""
-    if backend is options.BackendName.remote:
+    if model.backend is options.BackendName.remote:
         raise typer.BadParameter('a server has its own model; choose a back end that computes')
     if address is None:
         _require_free(host, port)
     from cooper_model.server import Fleet, Model, start, stop
 
-    model = Model(
-        None if checkpoint is None else str(checkpoint.resolve()),
-        backend.value,
-        device,
-        None if graphs is None else str(graphs.resolve()),
-        quantise,
-    )
+    served = Model(**asdict(model.source))
     fleet = Fleet(replicas, cpus, gpus, host, port, address, object_store * 2**20)
     note(f'starting Ray and {replicas} replicas')
     ended = threading.Event()
     try:
-        start(model, fleet)
+        start(served, fleet)
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: ended.set())
-        note(f'serving {model.describe()["id"]} on http://{host}:{port}; Ctrl-C ends')
+        note(f'serving {served.describe()["id"]} on http://{host}:{port}; Ctrl-C ends')
         ended.wait()
     finally:
         stop(fleet)

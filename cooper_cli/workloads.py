@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -44,12 +44,16 @@ class Clock:
         return {name: statistics.median(result[name] for result in results) for name in results[0]}
 
 
-def model_figures(backend: Backend, clock: Clock, image_side: int = 256, seed: int = 0) -> dict[str, float]:
+def model_figures(
+    backend: Backend, clock: Clock, image_side: int = 256, seed: int = 0, sampler: Mapping[str, Any] | None = None
+) -> dict[str, float]:
     """Return the figures of the ``mid`` workload by name, and what a token costs after texts of several lengths.
 
     :param image_side: side of the square image that is shown and generated [px], before the model's own resize
+    :param sampler: settings of the sampler that differ from the workload's
     """
     work = _Work(backend, clock, image_side, seed)
+    work.sampler = replace(work.sampler, **(sampler or {}))
     figures = clock.median(work.text, backend.new_context)
     figures |= work.token_costs()
     figures |= clock.median(work.image_context, lambda: work.texts(TEXT))
@@ -71,7 +75,7 @@ class _Work:
         self._image = random.integers(0, 256, (image_side, image_side, 3), dtype=np.uint8)
         self._size = backend.image_size(image_side, image_side)
         self._noise = backend.noise(*self._size, seed)
-        self._sampler: SamplerConfig = replace(
+        self.sampler: SamplerConfig = replace(
             config.sampler, num_timesteps=POINTS, text_scale=4.0, image_scale=2.0, interval=(0.0, 1.0), renorm='global'
         )
 
@@ -137,7 +141,7 @@ class _Work:
 
     def generate(self, guidance: Guidance) -> dict[str, float]:
         marks = [self._clock.now()]
-        for _ in self._backend.generate(guidance, *self._size, self._sampler, self._noise):
+        for _ in self._backend.generate(guidance, *self._size, self.sampler, self._noise):
             marks.append(self._clock.now())
         # One mark a denoising step, and the last for the decoded picture.
         return {'generate_image_s': marks[-2] - marks[0], f'vae_decode_{self._size[0]}_s': marks[-1] - marks[-2]}

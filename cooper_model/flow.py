@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
 from itertools import groupby, pairwise
+from math import isfinite
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, get_args
 
 import numpy as np
@@ -230,9 +231,15 @@ def parse_sampler(text: str) -> dict[str, Any]:
     A word alone is a method, ``steps`` are one less than time points, all else are fields of :class:`SamplerConfig`.
 
     :returns: fields to change, by name
-    :raises ValueError: a name is unknown or a value is no number
+    :raises ValueError: a name is unknown or given twice, or a value is none that it can have
     """
-    found = dict(_setting(part.strip()) for part in text.split(',') if part.strip())
+    found: dict[str, Any] = {}
+    for part in (part.strip() for part in text.split(',')):
+        name, value = _setting(part) if part else ('', None)
+        if name in found:
+            raise ValueError(f'sampler setting {part!r} comes after another {name}; give one')
+        if name:
+            found[name] = value
     SamplerConfig(**found)
     return found
 
@@ -248,9 +255,12 @@ def _setting(part: str) -> tuple[str, Any]:
         words = ', '.join([*get_args(SamplingMethod), 'steps=', *(f'{each}=' for each in numbers), 'renorm='])
         raise ValueError(f'sampler setting {part!r} is unknown; expected some of {words}')
     try:
-        return ('num_timesteps', int(value) + 1) if name == 'steps' else (name, numbers[name](value))
+        found = ('num_timesteps', int(value) + 1) if name == 'steps' else (name, numbers[name](value))
     except ValueError as error:
         raise ValueError(f'sampler setting {part!r} is no number') from error
+    if not isfinite(found[1]) or (name == 'steps' and found[1] < 2):
+        raise ValueError(f'sampler setting {part!r} cannot be; expected a finite number, and steps from 1')
+    return found
 
 
 def interpolate(clean: ArrayT, noise: ArrayT, t: TimeT) -> ArrayT:

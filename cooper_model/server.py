@@ -11,7 +11,7 @@ import logging
 import os
 from collections.abc import Mapping
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import ray
@@ -24,7 +24,7 @@ from starlette.responses import Response
 
 from cooper_model.config import CooperConfig
 from cooper_model.gateway import Gateway, Limits, Overloaded
-from cooper_model.loading import default_checkpoint, load
+from cooper_model.loading import Source, default_checkpoint, load
 from cooper_model.tasks import Engine, Records, Task
 from cooper_model.wire import plain
 
@@ -43,14 +43,8 @@ _SURROUNDINGS = {
 
 
 @dataclass(frozen=True)
-class Model:
-    """What every replica loads; parameters as :func:`cooper_model.loading.load`."""
-
-    checkpoint: str | None = None
-    backend: str = 'auto'
-    device: str | None = None
-    graphs: str | None = None
-    quantise: str | None = None
+class Model(Source):
+    """What every replica loads."""
 
     def describe(self) -> dict[str, Any]:
         """Return what the server says of its model, read from the checkpoint's configuration.
@@ -87,10 +81,7 @@ class Replica:
     """One copy of the model."""
 
     def __init__(self, model: Model) -> None:
-        reasoner = load(
-            model.checkpoint, model.backend, model.device, graphs=model.graphs, quantise=model.quantise
-        )
-        self._engine = Engine(reasoner)
+        self._engine = Engine(load(**asdict(model)))
 
     async def run(self, task: Task) -> Records:
         """Yield the records of a task's events."""

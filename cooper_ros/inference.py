@@ -10,7 +10,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from cooper_model import loading
-from cooper_model.backends.connection import Server
 from cooper_model.backends.failures import BackendFailed, is_out_of_memory
 from cooper_model.scene import describe_scene
 from cooper_model.types import (
@@ -30,6 +29,7 @@ from cooper_ros.worker import Stop
 
 if TYPE_CHECKING:
     from cooper_model.answerer import Answerer
+    from cooper_model.backends.connection import Server
 
 Scene = tuple[tuple[SceneObject, ...], tuple[Relation, ...]]
 
@@ -39,36 +39,17 @@ class BadQuestion(ValueError):
 
 
 @dataclass(frozen=True)
-class Source:
-    """What to load; None stands for the default of ``cooper_model.loading.load``.
-
-    :param server: address for the back end ``remote``
-    :param server_timeout: longest silence of the server, after which the local model answers [s]
-    """
-
-    checkpoint: str | None
-    backend: str
-    device: str | None
-    graphs: str | None
-    quantise: str | None = None
-    server: str | None = None
-    server_timeout: float = 10.0
-
-
-@dataclass(frozen=True)
 class Settings:
-    """What may change between two jobs; zero stands for the checkpoint's own value.
+    """What may change between two jobs.
 
     :param seed: of the noise that images are generated from
-    :param num_timesteps, image_scale, text_scale: of the image sampler
-    :param max_turns: after which an answer is forced
+    :param sampler: settings of the image sampler that are not the checkpoint's, by name
+    :param max_turns: after which an answer is forced; 0 for the checkpoint's own number
     :param min_object_area: least area of an object [px of the frame]
     """
 
     seed: int = 0
-    num_timesteps: int = 0
-    image_scale: float = 0.0
-    text_scale: float = 0.0
+    sampler: Mapping[str, Any] = field(default_factory=dict)
     max_turns: int = 0
     min_object_area: int = 1
 
@@ -123,11 +104,12 @@ class Perceived:
 class Inference:
     """A loaded model. Not for two threads at once.
 
+    :param server: for the back end ``remote``
     :raises Exception: whatever loading raises, see ``cooper_model.loading.load``
     """
 
-    def __init__(self, source: Source) -> None:
-        self._source = source
+    def __init__(self, source: loading.Source, server: Server | None = None) -> None:
+        self._source, self._server = source, server
         self._backend = source.backend
         self._broken: str | None = None
         self._loaded: Answerer | None = None
@@ -149,17 +131,7 @@ class Inference:
     @property
     def _reasoner(self) -> Answerer:
         if self._loaded is None:
-            source = self._source
-            server = None if source.server is None else Server(source.server, source.server_timeout)
-            self._loaded = loading.load_working(
-                source.checkpoint,
-                source.backend,
-                source.device,
-                source.graphs,
-                broken=self._broken,
-                quantise=source.quantise,
-                server=server,
-            )
+            self._loaded = loading.load_working(self._source, self._server, self._broken)
         return self._loaded
 
     @contextmanager
@@ -180,9 +152,7 @@ class Inference:
             raise BackendFailed(text) from error
 
     def _apply(self, settings: Settings) -> None:
-        given = {name: getattr(settings, name) for name in ('num_timesteps', 'image_scale', 'text_scale')}
-        overrides = {name: value for name, value in given.items() if value}
-        self._reasoner.adjust(overrides, settings.max_turns or None)
+        self._reasoner.adjust(settings.sampler, settings.max_turns or None)
 
     def perceive(self, frame: Frame, modalities: tuple[Modality, ...], settings: Settings, stop: Stop) -> Perceived:
         """Generate maps of a frame.

@@ -11,10 +11,12 @@ from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescri
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
-from cooper_model import loading
+from cooper_model import flow, loading
 from cooper_model.types import MODES
 
-BACKENDS = ('auto', *reversed(loading.BACKENDS), loading.REMOTE)
+BACKENDS = (loading.AUTO, *reversed(loading.BACKENDS), loading.REMOTE)
+DTYPES = (loading.AUTO, 'float32', 'bfloat16')
+METHODS = ('auto', *flow.METHODS)
 MODALITIES = ('depth', 'segmentation')
 TRANSPORTS = ('raw', 'compressed')
 RELIABILITIES = ('best_effort', 'reliable')
@@ -80,6 +82,11 @@ def _camera_problem(names: Sequence[str]) -> str:
     return '' if names else "no camera is named; expected [''] for one without a name"
 
 
+def _reuse_problem(change: float) -> str:
+    """Return why velocities cannot be reused up to this change, or an empty text."""
+    return '' if change == -1 or change >= 0 else f'{change:g} is no change; expected 0 or more, or -1'
+
+
 SPECS = (
     Spec('checkpoint', '', 'folder of the checkpoint; empty = the built-in cooper-nano', fixed=True),
     Spec('backend', 'auto', 'what computes the model; auto = the best that is there', choices=BACKENDS, fixed=True),
@@ -93,6 +100,13 @@ SPECS = (
     ),
     Spec('graphs', '', 'folder with exported graphs for onnx and tensorrt; empty = the cache', fixed=True),
     Spec('quantise', '', 'formats of weights for torch, for example int8 or int4; empty = as they are', fixed=True),
+    Spec(
+        'dtype',
+        'auto',
+        'number type of weights and arithmetic; auto = bfloat16 on a GPU, float32 on a CPU',
+        choices=DTYPES,
+        fixed=True,
+    ),
     Spec('device', '', 'device of the backend, for example cpu or cuda:0; empty = the best that is there', fixed=True),
     Spec('autostart', True, 'configure and activate the node at its start', fixed=True),
     Spec('cameras', [''], "names of the cameras; [''] = one without a name", check=_camera_problem, fixed=True),
@@ -108,6 +122,21 @@ SPECS = (
         '2 or more points of the image sampler; 0 = of the checkpoint',
         (0, 1000),
         excluded=(1,),
+    ),
+    Spec('sampler.method', 'auto', 'how a step of the sampler is made; auto = of the checkpoint', choices=METHODS),
+    Spec('sampler.shift', 0.0, 'how much of the time is spent near noise; 0 = of the checkpoint', (0.0, 100.0)),
+    Spec(
+        'sampler.reuse',
+        -1.0,
+        'change of the velocity up to which the last one is used again; 0 = never, -1 = of the checkpoint',
+        (-1.0, 10.0),
+        check=_reuse_problem,
+    ),
+    Spec(
+        'sampler.guidance_period',
+        0,
+        'in every how many steps guidance is computed anew; 0 = of the checkpoint',
+        (0, 1000),
     ),
     Spec('sampler.image_scale', 0.0, 'guidance by the camera image; 0 = of the checkpoint', (0.0, 20.0)),
     Spec('sampler.text_scale', 0.0, 'guidance by the text; 0 = of the checkpoint', (0.0, 20.0)),
@@ -129,6 +158,8 @@ SPECS = (
     Spec('diagnostics_period', 1.0, 'time between two messages on /diagnostics [s]', (0.1, 60.0)),
 )
 _BY_NAME = {spec.name: spec for spec in SPECS}
+# Settings of the image sampler by their names in SamplerConfig; the default of each stands for the checkpoint's value.
+SAMPLER = {spec.name.removeprefix('sampler.'): spec for spec in SPECS if spec.name.startswith('sampler.')}
 
 
 class Parameters:
@@ -148,6 +179,11 @@ class Parameters:
     def __getitem__(self, name: str) -> Any:
         """Return the value of a parameter of the table."""
         return self._node.get_parameter(name).value
+
+    def sampler(self) -> dict[str, Any]:
+        """Return the settings of the image sampler that are not the checkpoint's, by name."""
+        given = {name: self[spec.name] for name, spec in SAMPLER.items()}
+        return {name: value for name, value in given.items() if value != SAMPLER[name].default}
 
     def _check(self, changes: Sequence[Parameter]) -> SetParametersResult:
         for change in changes:

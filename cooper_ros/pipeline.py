@@ -8,11 +8,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
+from cooper_model.backends.connection import Server
+from cooper_model.loading import Source
 from cooper_model.types import Answer, Cancelled, Event, Modality
 from cooper_ros.cameras import Camera, Cameras, UnknownCamera
 from cooper_ros.encodings import ConversionError
 from cooper_ros.frames import NoFrame
-from cooper_ros.inference import BadQuestion, Inference, Perceived, Question, Settings, Source, check_mode
+from cooper_ros.inference import BadQuestion, Inference, Perceived, Question, Settings, check_mode
 from cooper_ros.parameters import MODALITIES, Parameters
 from cooper_ros.turns import Turns
 from cooper_ros.worker import Busy, Closed, InferenceWorker, Job, Stop
@@ -95,12 +97,12 @@ class Pipeline:
         """
         self.stop()
         self.counts, self._turns = WorkCounts(), Turns()
-        names = ('checkpoint', 'device', 'graphs', 'quantise', 'server')
-        values = {name: self._parameters[name] or None for name in names}
-        source = Source(
-            backend=self._parameters['backend'], server_timeout=self._parameters['server_timeout'], **values
-        )
-        worker = InferenceWorker(lambda: Inference(source), self._continuous, self._on_failure, CAPACITY)
+        parameters = self._parameters
+        chosen = {name: parameters[name] or None for name in ('checkpoint', 'device', 'graphs', 'quantise')}
+        source = Source(backend=parameters['backend'], dtype=parameters['dtype'], **chosen)
+        address = parameters['server']
+        server = Server(address, parameters['server_timeout']) if address else None
+        worker = InferenceWorker(lambda: Inference(source, server), self._continuous, self._on_failure, CAPACITY)
         worker.ready.result()
         self._worker = worker
 
@@ -112,12 +114,11 @@ class Pipeline:
         self._last = {}
 
     def _settings(self) -> Settings:
-        sampler = {name: self._parameters[f'sampler.{name}'] for name in ('num_timesteps', 'image_scale', 'text_scale')}
         return Settings(
             seed=self._parameters['seed'],
+            sampler=self._parameters.sampler(),
             max_turns=self._parameters['max_turns'],
             min_object_area=self._parameters['min_object_area'],
-            **sampler,
         )
 
     # In the worker's thread

@@ -173,7 +173,7 @@ def find_engines(
     return EngineSet(config, graphs, manifest, target, EngineStore(root, key))
 
 
-def has_engines(checkpoint: str | Path) -> bool:
+def has_engines(checkpoint: str | Path, precision: Precision = 'bfloat16') -> bool:
     """Return whether the user's cache has all engines of a checkpoint for this GPU, and they fit."""
     try:
         target = find_target()
@@ -181,5 +181,5 @@ def has_engines(checkpoint: str | Path) -> bool:
     except BackendUnavailable:
         return False
     root = cache_folder() / 'engines'
-    key = EngineKey(model, target.gpu, target.tensorrt, 'bfloat16', target.opset)
+    key = EngineKey(model, target.gpu, target.tensorrt, precision, target.opset)
     return any(not EngineStore(root, each).missing() for each in built_keys(root, key))

@@ -205,7 +205,10 @@ def test_settings_are_read_from_words() -> None:
     [
         ('rk4', "'rk4' is unknown; expected some of euler, heun, adams, steps="),
         ('steps=many', "'steps=many' is no number"),
-        ('steps=0', 'num_timesteps is 1'),
+        ('steps=0', "'steps=0' cannot be; expected a finite number, and steps from 1"),
+        ('text_scale=nan', "'text_scale=nan' cannot be"),
+        ('steps=4,heun,num_timesteps=9', "'num_timesteps=9' comes after another num_timesteps"),
+        ('heun,adams', "'adams' comes after another method"),
         ('guidance_period=0', 'expected 1 or more'),
         ('reuse=-1', 'reuse is -1.0'),
         ('interval=1', 'unknown'),

@@ -18,7 +18,7 @@ import torch
 
 from cooper_model import loading
 from cooper_model.backends.base import Backend, Guidance
-from cooper_model.backends.failures import BackendFailed, is_out_of_memory
+from cooper_model.backends.failures import BackendFailed, BackendUnavailable, is_out_of_memory
 from cooper_model.backends.graphs import GRAPHS, MANIFEST, Manifest, fingerprint_checkpoint
 from cooper_model.backends.profiles import Limits, prefill_limit
 from cooper_model.config import CooperConfig, SamplerConfig
@@ -313,7 +313,7 @@ def test_the_next_best_backend_serves_where_the_graphs_are_broken(
 ) -> None:
     (tmp_path / MANIFEST).write_text(json.dumps({'format': 1}))
     with caplog.at_level(logging.WARNING):
-        reasoner = loading.load_working(tiny_checkpoint, 'onnx', 'cpu', tmp_path)
+        reasoner = loading.load_working(loading.Source(tiny_checkpoint, 'onnx', 'cpu', tmp_path))
     assert reasoner.backend.name == 'torch'
     assert 'the onnx backend cannot be used, torch is: ' in caplog.text and 'is damaged' in caplog.text
 
@@ -323,3 +323,22 @@ def test_options_that_graphs_do_not_have_are_refused(tiny_checkpoint: Path, tmp_
         loading.load_backend(tiny_checkpoint, 'onnx', graphs=tmp_path, kernel='sdpa')
     with pytest.raises(ValueError, match='the torch backend computes from the weights'):
         loading.load_backend(tiny_checkpoint, 'torch', graphs=tmp_path)
+
+
+def test_a_number_type_that_a_back_end_does_not_have_is_told(
+    tiny_checkpoint: Path, tiny_graphs: Callable[[int], Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(ValueError, match="dtype 'float8' is not available; available: auto, float32"):
+        loading.load_backend(tiny_checkpoint, dtype='float8')
+    with pytest.raises(BackendUnavailable, match="dtype 'bfloat16': ONNX Runtime computes in float32 on a CPU"):
+        loading.load_backend(tiny_checkpoint, 'onnx', 'cpu', dtype=torch.bfloat16)
+    assert loading.load_backend(tiny_checkpoint, 'onnx', 'cpu', graphs=tiny_graphs(20), dtype='float32').name == 'onnx'
+    manifest = replace(Manifest.load(tiny_graphs(20)), precision='bfloat16')
+    manifest.save(tmp_path)
+    with pytest.raises(ValueError, match='compute in bfloat16; leave it out, or run: cooper export onnx --precision'):
+        loading.load_backend(tiny_checkpoint, 'onnx', 'cpu', graphs=tmp_path, dtype='float32')
+    with caplog.at_level(logging.WARNING):
+        source = loading.Source(tiny_checkpoint, 'onnx', 'cpu', dtype='bfloat16')
+        reasoner = loading.load_working(source)
+    assert reasoner.backend.name == 'torch' and reasoner.backend.model.dtype == torch.bfloat16
+    assert 'the onnx backend cannot be used, torch is: dtype' in caplog.text

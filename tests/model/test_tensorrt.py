@@ -110,7 +110,7 @@ def test_without_tensorrt_auto_is_torch_and_falling_back_goes_on(
 ) -> None:
     assert loading.load_backend(tiny_checkpoint).name == 'torch'
     with caplog.at_level(logging.WARNING):
-        reasoner = loading.load_working(tiny_checkpoint, 'tensorrt', 'cpu', tiny_graphs(20))
+        reasoner = loading.load_working(loading.Source(tiny_checkpoint, 'tensorrt', 'cpu', tiny_graphs(20)))
     assert reasoner.backend.name == 'onnx'
     assert 'the tensorrt backend cannot be used, onnx is: TensorRT is not installed' in caplog.text
 

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from cooper_model.backends.failures import BackendFailed
+from cooper_model.loading import Source
 from cooper_model.types import Frame
-from cooper_ros.inference import Inference, Question, Settings, Source
+from cooper_ros.inference import Inference, Question, Settings
 from tests.random_checkpoint import tiny_config, write_random_checkpoint
 
 pytest.importorskip('onnxruntime')
@@ -58,3 +59,14 @@ def test_torch_has_no_next_best_and_says_why_it_failed(checkpoint: str) -> None:
     with pytest.raises(ValueError, match='modalities are'):
         model.perceive(FRAME, (), Settings(), never)
     assert model.backend == 'torch'
+
+
+def test_sampler_and_number_type_act_on_what_is_drawn(checkpoint: str) -> None:
+    def drawn(dtype: str, **sampler: object) -> np.ndarray:
+        model = Inference(Source(checkpoint, 'torch', 'cpu', dtype=dtype))
+        return model.perceive(FRAME, ('depth',), Settings(sampler=sampler), never).depth.relative
+
+    plain = drawn('auto')
+    np.testing.assert_array_equal(drawn('float32', method='euler'), plain)
+    for other in (drawn('bfloat16'), drawn('auto', method='heun'), drawn('auto', num_timesteps=9)):
+        assert abs(other - plain).max() > 1e-4

@@ -17,6 +17,7 @@ from rclpy.lifecycle import LifecycleNode  # noqa: E402
 from rclpy.node import Node  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
 
+from cooper_model.config import SamplerConfig  # noqa: E402
 from cooper_ros.cameras import Cameras  # noqa: E402
 from cooper_ros.diagnostics import Diagnostics  # noqa: E402
 from cooper_ros.parameters import SPECS, Parameters  # noqa: E402
@@ -83,6 +84,10 @@ def test_values_given_at_the_start_are_taken(make):
         ('perception_rate', 1000.0, 'range'),
         ('sampler__num_timesteps', -3, 'range'),
         ('sampler__num_timesteps', 1, '1 cannot be used; expected 2 or more points'),
+        ('sampler__method', 'rk4', "'rk4' is unknown, expected auto | euler | heun | adams"),
+        ('sampler__reuse', -0.5, '-0.5 is no change; expected 0 or more, or -1'),
+        ('sampler__guidance_period', -1, 'range'),
+        ('dtype', 'float8', "'float8' is unknown, expected auto | float32 | bfloat16"),
         ('query_timeout', 0.0, 'range'),
         ('backend', 'abacus', "'abacus' is unknown, expected auto | torch"),
         ('default_mode', 'guess', "'guess'"),
@@ -99,6 +104,18 @@ def test_values_out_of_range_are_refused_at_the_start_and_later(make, name, valu
     assert not result.successful
     assert says in result.reason
     assert parameters[name.replace('__', '.')] == before
+
+
+def test_the_sampler_is_the_checkpoint_s_but_for_what_is_set(make):
+    node, parameters = make(sampler__method='heun', sampler__num_timesteps=5)
+    assert parameters.sampler() == {'method': 'heun', 'num_timesteps': 5}
+    assert set_one(node, 'sampler.reuse', 0.0).successful and set_one(node, 'sampler.method', 'auto').successful
+    assert parameters.sampler() == {'num_timesteps': 5, 'reuse': 0.0}
+    given = {'num_timesteps': 9, 'shift': 2.0, 'text_scale': 3.0, 'image_scale': 1.5, 'reuse': 0.1}
+    given |= {'method': 'adams', 'guidance_period': 2}
+    _, everything = make(**{f'sampler__{name}': value for name, value in given.items()})
+    assert everything.sampler() == given
+    assert SamplerConfig(**everything.sampler()) != SamplerConfig()
 
 
 def test_a_value_of_another_type_is_refused(make):
