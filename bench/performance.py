@@ -44,7 +44,8 @@ def _gigabytes(record: dict[str, Any]) -> list[str]:
     sizes = record['bytes']
     weights = sum(size for name, size in sizes.items() if name.endswith(' weights'))
     assumed = sum(size for name, size in sizes.items() if name.endswith('(assumed)'))
-    parts = (weights, sizes['keys and values'], sizes['working memory'], assumed, record['free'])
+    caches = sizes['keys and values'] + sizes['decoding by a CUDA graph']
+    parts = (weights, caches, sizes['working memory'], assumed, record['free'])
     return [f'{size / GB:.1f}' for size in parts]
 
 

@@ -16,10 +16,11 @@ from cooper_cli.random_model import SIZES
 from cooper_cli.workloads import Clock
 from cooper_model import transforms
 from cooper_model.backends.base import Guidance
+from cooper_model.backends.token_step import capacity_for
 from cooper_model.backends.torch import TorchBackend
 from cooper_model.config import CooperConfig, SamplerConfig
 from cooper_model.flow import guidance_active, timesteps
-from cooper_model.memory import GB, Use, token_bytes, weight_bytes, working_bytes
+from cooper_model.memory import GB, Use, captured_bytes, joined_bytes, token_bytes, weight_bytes, working_bytes
 from cooper_model.network.autoencoder import build_autoencoder
 from cooper_model.network.embeddings import PositionTable, position_table
 from cooper_model.network.model import Cooper
@@ -62,8 +63,9 @@ def choose_device(config: CooperConfig, device: str | None, needs_gpu: bool) -> 
 
 
 def _needed(config: CooperConfig) -> int:
-    weights = sum(weight_bytes(config, Quantisation()).values())
-    return weights + CACHED * token_bytes(config) + working_bytes(config, Use((SIDE, SIDE)))
+    weights = sum(weight_bytes(config, Quantisation()).values()) + joined_bytes(config)
+    step = captured_bytes(config, capacity_for(max(CONTEXTS.values()) + DECODED + 1))
+    return weights + CACHED * token_bytes(config) + step + working_bytes(config, Use((SIDE, SIDE)))
 
 
 def build(config: CooperConfig, device: torch.device, seed: int) -> TorchBackend:

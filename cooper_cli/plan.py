@@ -19,10 +19,11 @@ JETSONS, CARDS = (16, 32, 64), (12, 16, 24, 48, 80)
 
 
 class Kind(str, Enum):
-    """Jetsons share their memory with the processor; cards have their own."""
+    """Jetsons share their memory with the processor; cards have their own; a CPU computes without either."""
 
     jetson = 'jetson'
     desktop = 'desktop'
+    cpu = 'cpu'
 
 
 def plan(
@@ -69,7 +70,7 @@ def describe(config: CooperConfig, found: Plan) -> dict[str, Any]:
     formats = {part: getattr(found.quantisation, part) for part in ('understanding', 'generation', 'lm_head')}
     height, width = found.use.image
     sizes = {f'{part} weights': size for part, size in found.weights.items()}
-    sizes |= {'keys and values': found.caches, 'working memory': found.working}
+    sizes |= {'keys and values': found.caches, 'decoding by a CUDA graph': found.step, 'working memory': found.working}
     sizes |= {'runtime (assumed)': share.runtime, 'system (assumed)': share.system}
     return {
         'fits': found.free >= 0,
@@ -103,6 +104,8 @@ def _show(record: dict[str, Any]) -> None:
     precision = ', '.join(f'{part} {form}' for part, form in record['precision'].items())
     branches = f'{record["branches"]} branches of guidance' if record['branches'] > 1 else 'no guidance'
     option = '' if record['quantise'] == 'none' else f' --quantise {record["quantise"]}'
+    if record['device'] == 'cpu':
+        option += ' --dtype bfloat16'
     say(f'use{option}: {precision}; images of {width}x{height}; {branches}; room for contexts of '
         f'{record["cache_tokens"]} tokens, a usual conversation has {record["conversation_tokens"]}')  # fmt: skip
 

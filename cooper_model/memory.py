@@ -16,17 +16,21 @@ from typing import Literal
 import torch
 from torch import nn
 
+from cooper_model.backends.token_step import capacity_for
 from cooper_model.config import CooperConfig
 from cooper_model.network.autoencoder import build_autoencoder
+from cooper_model.network.decoder import SUFFIXES
+from cooper_model.network.joined import MOST_PACKED
 from cooper_model.network.model import Cooper
-from cooper_model.quantise import FULL, GROUPS, Quantisation, linear_bytes, part_of
+from cooper_model.quantise import FULL, GROUPS, Quantisation, filled, linear_bytes, part_of
 from cooper_model.transforms import resized_size
 
 GB = 1e9
+AUTOENCODER = 'autoencoder'
 ITEM, WIDE = 2, 4  # bytes of a number in bfloat16, in float32
 PROMPT, REFLECTION, THOUGHT = 512, 64, 512  # tokens: instructions with the question; words after a map; a turn
 
-Device = Literal['jetson', 'desktop']
+Device = Literal['jetson', 'desktop', 'cpu']
 
 
 @dataclass(frozen=True)
@@ -47,9 +51,11 @@ class Share:
 SHARES: dict[Device, Share] = {
     'jetson': Share(2_500_000_000, 1_000_000_000),
     'desktop': Share(500_000_000, 1_000_000_000),
+    'cpu': Share(2_500_000_000, 500_000_000),
 }
 # Eight bits for denoising: Orin has no fp8, cards since Ada do.
-EIGHT_BITS: dict[Device, str] = {'jetson': 'w8a8', 'desktop': 'fp8'}
+EIGHT_BITS: dict[Device, str] = {'jetson': 'w8a8', 'desktop': 'fp8', 'cpu': 'w8a8'}
+PACKED_OUTPUTS, PACKED_INPUTS = 64, 32  # that oneDNN fills blocks up to, in bfloat16 with AVX-512
 
 
 # Weights
@@ -57,25 +63,54 @@ EIGHT_BITS: dict[Device, str] = {'jetson': 'w8a8', 'desktop': 'fp8'}
 
 @lru_cache(maxsize=8)
 def _tensors(config: CooperConfig) -> tuple[tuple[str, tuple[int, ...], bool], ...]:
-    """Return part, shape, and whether it is a weight that can be quantised, of every tensor."""
+    """Return name, shape, and whether it is a weight that can be quantised, of every tensor."""
     with torch.device('meta'):
         model, autoencoder = Cooper(config), build_autoencoder(config.autoencoder)
     linears = {f'{name}.weight' for name, module in model.named_modules() if isinstance(module, nn.Linear)}
-    found = [(part_of(name), tuple(value.shape), name in linears) for name, value in model.state_dict().items()]
-    found += [('autoencoder', tuple(value.shape), False) for value in autoencoder.state_dict().values()]
+    found = [(name, tuple(value.shape), name in linears) for name, value in model.state_dict().items()]
+    found += [(f'{AUTOENCODER}.{name}', tuple(value.shape), False) for name, value in autoencoder.state_dict().items()]
     return tuple(found)
 
 
 def weight_bytes(config: CooperConfig, quantisation: Quantisation) -> dict[str, int]:
     """Return the bytes of weights by part, bfloat16 where they are not quantised, scales included."""
     total: Counter[str] = Counter()
-    for part, shape, is_linear in _tensors(config):
+    for name, shape, is_linear in _tensors(config):
+        part = AUTOENCODER if name.startswith(f'{AUTOENCODER}.') else part_of(name)
         form = getattr(quantisation, part, FULL) if is_linear else FULL
         if form == FULL:
             total[part] += ITEM * torch.Size(shape).numel()
         else:
             total[part] += linear_bytes(form, shape[0], shape[1], quantisation.group)
     return dict(total)
+
+
+def joined_bytes(config: CooperConfig) -> int:
+    """Return the bytes that joined layers hold beside the weights, which they share with the linears.
+
+    In each expert of a layer: the joined biases of queries, keys and values, and a norm for each query and key head.
+    Quantised weights are not joined.
+    """
+    decoder = config.decoder
+    turned = (decoder.num_heads + decoder.num_kv_heads) * decoder.head_dim
+    biases = turned + decoder.num_kv_heads * decoder.head_dim
+    return ITEM * decoder.num_layers * len(SUFFIXES) * (biases + (turned if decoder.qk_norm else 0))
+
+
+def packed_bytes(config: CooperConfig) -> int:
+    """Return the bytes of the copies that joined layers keep on a CPU in bfloat16; 0 where they are not worth it.
+
+    Blocks are filled up, so that sizes which are no multiples of them take more than the weights themselves.
+    """
+    decoder = config.decoder
+    width, inside = decoder.hidden_size, decoder.intermediate_size
+    layers = (shape for name, shape, _ in _tensors(config) if name.startswith('language_model.model.layers.'))
+    if sum(ITEM * torch.Size(shape).numel() for shape in layers) > MOST_PACKED:
+        return 0
+    joined = width + 2 * decoder.num_kv_heads * decoder.head_dim
+    products = ((joined, width), (width, width), (2 * inside, width), (width, inside))
+    numbers = sum(filled(rows, PACKED_OUTPUTS) * filled(columns, PACKED_INPUTS) for rows, columns in products)
+    return ITEM * decoder.num_layers * len(SUFFIXES) * numbers
 
 
 # Caches
@@ -135,6 +170,35 @@ def cache_tokens(config: CooperConfig, use: Use) -> int:
         return 2 * full
     photo = latent_tokens(config, use.image) + vision_tokens(config, use.image)
     return 2 * (2 * full - photo) + max(use.thought, 512)
+
+
+def step_tokens(config: CooperConfig, use: Use) -> int:
+    """Return the capacity of the cache from which a CUDA graph decodes the last turn of a conversation."""
+    return capacity_for(conversation_tokens(config, use) - use.thought + config.max_new_tokens)
+
+
+def step_bytes(config: CooperConfig, capacity: int) -> int:
+    """Return what the captured step of a token holds for good: keys, values, and which places are not filled yet.
+
+    A place is a number of 8 bytes and a mark of one; token, position and length are one number each.
+    """
+    return capacity * (token_bytes(config) + 8 + 1) + 3 * 8
+
+
+def step_pool_bytes(config: CooperConfig, capacity: int) -> int:
+    """Return the working memory of that step, which stays with its graph.
+
+    Of every query head scores over all places: as they come, in float32, scaled, and without those not filled; then
+    the logits.
+    """
+    decoder = config.decoder
+    scores = decoder.num_heads * capacity * (ITEM + 3 * WIDE)
+    return layer_bytes(config, 1) + scores + ITEM * decoder.vocab_size
+
+
+def captured_bytes(config: CooperConfig, capacity: int) -> int:
+    """Return all that decoding by a CUDA graph holds."""
+    return step_bytes(config, capacity) + step_pool_bytes(config, capacity)
 
 
 # Working memory
@@ -214,6 +278,7 @@ def working_bytes(config: CooperConfig, use: Use) -> int:
 class Plan:
     """One configuration, and the bytes that it needs.
 
+    :param step: what decoding by a CUDA graph holds: its own cache and working memory
     :param capacity: tokens of one context that there is room for, at most those of the longest conversation
     :param refused: what was preferred and does not fit, with the bytes that it lacks
     """
@@ -225,6 +290,7 @@ class Plan:
     weights: dict[str, int]
     caches: int
     working: int
+    step: int
     capacity: int = 0
     refused: tuple[tuple[str, int], ...] = ()
 
@@ -232,7 +298,7 @@ class Plan:
     def needed(self) -> int:
         """Bytes of everything, system and runtime included."""
         share = SHARES[self.device]
-        return sum(self.weights.values()) + self.caches + self.working + share.system + share.runtime
+        return sum(self.weights.values()) + self.caches + self.working + self.step + share.system + share.runtime
 
     @property
     def free(self) -> int:
@@ -281,7 +347,7 @@ def _preferences(
         Quantisation('int8', eight),
         Quantisation('int8', eight, 'int8'),
     ]
-    if group is not None:
+    if group is not None and device != 'cpu':
         ladder += [
             Quantisation('int4', eight, 'int8', group),
             Quantisation('int4', 'int4', 'int8', group),
@@ -305,8 +371,13 @@ def _group(config: CooperConfig) -> int | None:
 
 def _plan(config: CooperConfig, memory: int, device: Device, quantisation: Quantisation, use: Use) -> Plan:
     caches = token_bytes(config) * cache_tokens(config, use)
-    return Plan(memory, device, quantisation, use, weight_bytes(config, quantisation), caches,
-                working_bytes(config, use))  # fmt: skip
+    weights = weight_bytes(config, quantisation)
+    on_cpu = device == 'cpu'
+    if quantisation == Quantisation():
+        weights['joined'] = joined_bytes(config) + (packed_bytes(config) if on_cpu else 0)
+    capacity = step_tokens(config, use)
+    step = 0 if on_cpu else captured_bytes(config, capacity)
+    return Plan(memory, device, quantisation, use, weights, caches, working_bytes(config, use), step)
 
 
 def _capacity(config: CooperConfig, plan: Plan) -> int:

@@ -141,12 +141,13 @@ def linear_bytes(name: str, outputs: int, inputs: int, group: int, item: int = 2
     if name == FULL:
         return item * outputs * inputs
     if FORMATS[name].grouped:
-        outputs, inputs = _filled(outputs, _TILE_OUTPUTS), _filled(inputs, _TILE_INPUTS)
+        outputs, inputs = filled(outputs, _TILE_OUTPUTS), filled(inputs, _TILE_INPUTS)
         return outputs * inputs // 2 + 4 * outputs * (inputs // group)
     return outputs * (inputs + (4 if name == 'fp8' else 5))
 
 
-def _filled(count: int, unit: int) -> int:
+def filled(count: int, unit: int) -> int:
+    """Return a count filled up to whole units."""
     return -(-count // unit) * unit
 
 

@@ -10,9 +10,11 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from cooper_model import memory
+from cooper_model.backends.token_step import TokenStep
 from cooper_model.backends.torch import TorchBackend
 from cooper_model.config import AutoencoderConfig, CooperConfig, DecoderConfig
 from cooper_model.memory import GB, Use, make_plan, weight_bytes
+from cooper_model.network import joined
 from cooper_model.network.autoencoder import build_autoencoder
 from cooper_model.network.model import Cooper
 from cooper_model.quantise import Quantisation
@@ -74,6 +76,69 @@ def test_quantised_weights_are_near_those_estimated_without_padding(settings, gi
     assert gigabytes * 0.99 < total < gigabytes * 1.1
 
 
+def own_bytes(backend):
+    """Return the bytes of tensors that joined layers hold and that are no part of the model's own storages."""
+    own = {value.untyped_storage().data_ptr() for value in backend.model.state_dict().values()}
+    dense, packed = {}, 0
+    for layer in backend.model.language_model.model.joined._layers:
+        for expert in layer._experts:
+            products = (expert._qkv, expert._out, expert._widen, expert._narrow)
+            for value in [*(value for product in products for value in product.args), expert._norm[0]]:
+                if value is not None and value.layout == torch._mkldnn:
+                    packed += torch.ops.mkldnn._nbytes(value)
+                elif value is not None and value.untyped_storage().data_ptr() not in own:
+                    dense[value.untyped_storage().data_ptr()] = value.untyped_storage().nbytes()
+    return sum(dense.values()), packed
+
+
+@pytest.mark.parametrize('form', ['rows', 'packed'])
+def test_joined_layers_hold_what_is_counted(form, monkeypatch):
+    monkeypatch.setattr(joined, '_form', lambda *_: form)  # rows: as on a GPU
+    config = replace(tiny_config(), decoder=DecoderConfig(96, 2, 4, 2, 200, 400))
+    model, coder = Cooper(config).to(torch.bfloat16), build_autoencoder(config.autoencoder)
+    before = sum(value.nbytes for value in model.state_dict().values())
+    prepared = TorchBackend(model, coder)
+    prepared.prepare()
+    storages = {each.untyped_storage().data_ptr(): each.untyped_storage() for each in model.state_dict().values()}
+    assert sum(each.nbytes() for each in storages.values()) == before
+    dense, packed = own_bytes(prepared)
+    assert dense == memory.joined_bytes(config)
+    if form == 'packed':
+        if not torch.cpu._is_avx512_supported():
+            pytest.skip('blocks have other sizes on this processor')
+        assert packed == memory.packed_bytes(config) > 0
+
+
+def test_only_copies_that_are_worth_it_are_counted():
+    assert memory.packed_bytes(FULL_SIZE) == 0
+    assert memory.packed_bytes(tiny_config()) > 0
+    plans = {device: make_plan(tiny_config(), 8 * 10**9, device) for device in ('cpu', 'desktop')}
+    difference = plans['cpu'].weights['joined'] - plans['desktop'].weights['joined']
+    assert difference == memory.packed_bytes(tiny_config())
+    assert plans['cpu'].step == 0 < plans['desktop'].step
+
+
+def test_a_captured_step_holds_what_is_counted(backend):
+    capacity = 2048
+    with Alive() as alive:
+        step = TokenStep(backend.model, capacity, lambda run: run)
+    config = backend.config
+    assert memory.step_bytes(config, capacity) == alive.now
+    context = backend.new_context()
+    backend.append_text(context, [5] * 98)
+    step.begin(context)
+    with Alive() as alive:
+        step.feed(5)
+    assert 0.8 * alive.peak <= memory.step_pool_bytes(config, capacity) <= 1.5 * alive.peak
+
+
+def test_the_cache_of_a_step_has_room_for_the_longest_turn():
+    use = Use((512, 688))
+    capacity = memory.step_tokens(FULL_SIZE, use)
+    written = memory.conversation_tokens(FULL_SIZE, use) - use.thought
+    assert capacity >= written + FULL_SIZE.max_new_tokens > capacity // 2
+
+
 def test_a_token_takes_57_kilobytes():
     assert memory.token_bytes(FULL_SIZE) == 57_344
 
@@ -124,7 +189,7 @@ def test_a_conversation_fits_the_caches_it_is_given_room_for(backend):
     assert sum(blocks.values()) <= memory.cache_tokens(config, use)
 
 
-@pytest.mark.parametrize('device', ['jetson', 'desktop'])
+@pytest.mark.parametrize('device', ['jetson', 'desktop', 'cpu'])
 def test_more_memory_never_plans_worse(device):
     sizes = [8, 12, 16, 24, 32, 48, 64, 80]
     plans = [make_plan(FULL_SIZE, int(size * GB), device) for size in sizes]
