@@ -124,10 +124,11 @@ class CooperNode(LifecycleNode):
 
     def _release(self) -> None:
         self._pipeline.stop()
-        self._cameras.withdraw()
         if self._placer is not None:
+            # Before the publishers that it hands places to.
             self._placer.destroy()
             self._placer = None
+        self._cameras.withdraw()
         self._settings.configured = False
 
     def close(self) -> None:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import threading
 import time
+import traceback
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol, Union
 
@@ -138,14 +142,19 @@ class Placer:
     """Finds the place of each image.
 
     :param target: frame that geometry is wanted in; empty for the camera's optical frame
+    :param patience: how long a transform is waited for that is still on its way [s]
     """
 
-    def __init__(self, node: Node, target: str) -> None:
+    def __init__(self, node: Node, target: str, patience: float = LATE_SECONDS) -> None:
         self._problems: dict[str, str] = {}
         self._node = node
         self._target = target
+        self._patience = patience
         self._transforms = transforms(node) if target else None
         self._last: tuple[str, int, Place] | None = None
+        self._ended = threading.Event()
+        self._thread = ThreadPoolExecutor(1, 'placer')
+        self._waiting: Future[None] | None = None
 
     @property
     def problem(self) -> str:
@@ -153,12 +162,48 @@ class Placer:
         return '; '.join(list(self._problems.values()))
 
     def destroy(self) -> None:
-        """End the subscriptions."""
+        """End the subscriptions, and leave alone what still waits for its place."""
+        self._ended.set()
+        self._thread.shutdown(cancel_futures=True)
         if self._transforms is not None:
             self._transforms.destroy()
 
     def place(self, frame: Frame, depth: DepthMap | None) -> Place:
         """Return where the geometry of a frame stands; without metres it can only be the optical frame."""
+        return self._wait(frame, depth, time.monotonic() + self._patience)
+
+    def when_placed(self, frame: Frame, depth: DepthMap | None, use: Callable[[Place], None]) -> None:
+        """Hand the place of a frame to ``use``: now where it is known, else later from a thread of the placer.
+
+        So whoever asks need not wait. Frames keep the order in which one thread asks for their places.
+        """
+        place = None
+        if self._waiting is None or self._waiting.done():
+            place = self._try(frame, depth, final=False)
+        if place is not None:
+            use(place)
+        else:
+            self._waiting = self._thread.submit(self._later, frame, depth, time.monotonic() + self._patience, use)
+
+    def _later(self, frame: Frame, depth: DepthMap | None, deadline: float, use: Callable[[Place], None]) -> None:
+        place = self._wait(frame, depth, deadline)
+        if self._ended.is_set():
+            return
+        try:
+            use(place)
+        except Exception as error:  # noqa: BLE001 - logged; nobody else would hear of it
+            self._node.get_logger().error(f'publishing failed: {error}\n{traceback.format_exc()}')
+
+    def _wait(self, frame: Frame, depth: DepthMap | None, deadline: float) -> Place:
+        while True:
+            final = self._ended.is_set() or time.monotonic() > deadline
+            place = self._try(frame, depth, final=final)
+            if place is not None:
+                return place
+            self._ended.wait(_POLL_SECONDS)
+
+    def _try(self, frame: Frame, depth: DepthMap | None, *, final: bool) -> Place | None:
+        """Return the place of a frame; None where its transform may still come, unless this try is the final one."""
         optical = Place(header_of(frame))
         metric = depth is not None and depth.metres is not None and frame.intrinsics is not None
         if self._transforms is None or not metric:
@@ -166,8 +211,10 @@ class Placer:
         if self._last is not None and self._last[:2] == (frame.frame_id, frame.stamp_ns):
             return self._last[2]
         try:
-            transform = self._wait_for(frame)
+            transform = self._lookup(frame)
         except (NoTransform, ConversionError) as error:
+            if isinstance(error, NoTransform) and error.late and not final:
+                return None
             problem = self._problems[frame.frame_id] = (
                 f'no transform from {frame.frame_id!r} to target_frame {self._target!r} at the time of the image, so '
                 f'points, markers and scene stay in {frame.frame_id!r}: {error}'
@@ -179,14 +226,7 @@ class Placer:
         self._last = (frame.frame_id, frame.stamp_ns, found)
         return found
 
-    def _wait_for(self, frame: Frame) -> RigidTransform:
+    def _lookup(self, frame: Frame) -> RigidTransform:
         if not frame.stamp_ns:
             raise NoTransform('the image has no stamp; set header.stamp in the camera driver')
-        deadline = time.monotonic() + LATE_SECONDS
-        while True:
-            try:
-                return self._transforms.lookup(self._target, frame.frame_id, frame.stamp_ns)
-            except NoTransform as error:
-                if not error.late or time.monotonic() > deadline:
-                    raise
-            time.sleep(_POLL_SECONDS)
+        return self._transforms.lookup(self._target, frame.frame_id, frame.stamp_ns)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -112,17 +112,23 @@ class Publishers:
         return publisher is not None and publisher.get_subscription_count() > 0
 
     def publish(self, perceived: Perceived, *, points: bool = True, markers: bool = True) -> None:
-        """Publish what somebody listens to.
+        """Publish what somebody listens to: maps at once, points, scene and markers as soon as their place is known.
 
         :param points, markers: whether ~/points and ~/markers may be published
         """
-        header = header_of(perceived.frame)
-        place = self._placer.place(perceived.frame, perceived.depth)
-        if perceived.depth is not None:
-            self._publish_depth(perceived.frame, perceived.depth, header, place if points else None)
+        frame, depth, header = perceived.frame, perceived.depth, header_of(perceived.frame)
+        if depth is not None:
+            self._publish_depth(frame, depth, header)
+        if perceived.segmentation is not None:
+            self._publish_segmentation(frame, perceived.segmentation, header)
+        use = partial(self._publish_geometry, perceived, points=points, markers=markers)
+        self._placer.when_placed(frame, depth, use)
+
+    def _publish_geometry(self, perceived: Perceived, place: Place, *, points: bool, markers: bool) -> None:
+        if points:
+            self._publish_points(perceived.frame, perceived.depth, place)
         if perceived.segmentation is None:
             return
-        self._publish_segmentation(perceived.frame, perceived.segmentation, header)
         shown = self._last = _Shown(perceived, place)
         if self._heard('scene'):
             self._publishers['scene'].publish(scene_message(shown.objects, perceived.relations, place.header))
@@ -158,22 +164,24 @@ class Publishers:
     def _image(self, name: str, values: np.ndarray, encoding: str, header: Header) -> None:
         self._publishers[name].publish(image_message(values, encoding, header))
 
-    def _publish_depth(self, frame: Frame, depth: DepthMap, header: Header, place: Place | None) -> None:
+    def _publish_depth(self, frame: Frame, depth: DepthMap, header: Header) -> None:
         if self._heard('depth/relative'):
             self._image('depth/relative', depth.relative, '32FC1', header)
         if self._heard('depth/color'):
             self._image('depth/color', depth.color, 'rgb8', header)
         if depth.metres is not None and self._heard('depth/image'):
             self._image('depth/image', depth.metres, '32FC1', header)
-        if frame.intrinsics is None:
-            return
-        if self._heard('depth/camera_info'):
+        if frame.intrinsics is not None and self._heard('depth/camera_info'):
             self._publishers['depth/camera_info'].publish(camera_info_message(frame.intrinsics, header))
-        if place is not None and depth.metres is not None and self._heard('points'):
-            points = unproject(depth.metres, frame.intrinsics)
-            if place.transform is not None:
-                points = place.transform.apply(points)
-            self._publishers['points'].publish(point_cloud_message(points, frame.image, place.header))
+
+    def _publish_points(self, frame: Frame, depth: DepthMap | None, place: Place) -> None:
+        metric = depth is not None and depth.metres is not None and frame.intrinsics is not None
+        if not metric or not self._heard('points'):
+            return
+        points = unproject(depth.metres, frame.intrinsics)
+        if place.transform is not None:
+            points = place.transform.apply(points)
+        self._publishers['points'].publish(point_cloud_message(points, frame.image, place.header))
 
     def _publish_segmentation(self, frame: Frame, segmentation: Segmentation, header: Header) -> None:
         # First: consumers keep no mask whose names they do not know.
