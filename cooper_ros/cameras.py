@@ -12,7 +12,7 @@ from typing import Any
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import QoSProfile, ReliabilityPolicy
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from sensor_msgs.msg import CameraInfo
 
 try:
     from rclpy.event_handler import SubscriptionEventCallbacks, UnsupportedEventTypeError
@@ -26,7 +26,7 @@ from cooper_ros.parameters import Parameters
 from cooper_ros.placer import Place, Placer
 from cooper_ros.publishers import Publishers
 from cooper_ros.recording.messages import Asked
-from cooper_ros.topics import INPUTS, of_camera
+from cooper_ros.topics import INPUTS, message_of, of_camera, transported
 
 
 class UnknownCamera(LookupError):
@@ -54,12 +54,8 @@ class Camera:
         return of_camera(INPUTS[role], self.name)
 
     @property
-    def _compressed(self) -> bool:
-        return self._settings['image_transport'] == 'compressed'
-
-    @property
     def _image(self) -> str:
-        return f'{self._topic("image")}/compressed' if self._compressed else self._topic('image')
+        return transported(self._node, self._topic('image'), self._settings['image_transport'])
 
     # Life
 
@@ -82,15 +78,17 @@ class Camera:
         quality = QoSProfile(depth=1, reliability=reliability)
         subscribe = partial(self._node.create_subscription, qos_profile=quality, callback_group=self._group)
         self.frames.image_topic = self._node.resolve_topic_name(self._image)
-        image = partial(subscribe, CompressedImage if self._compressed else Image, self._image, take)
+        image = partial(subscribe, message_of(self._settings['image_transport']), self._image, take)
         try:
             subscription = image(event_callbacks=_loss_events(self.frames.add_lost))
         except UnsupportedEventTypeError:
             subscription = image()
+        depth_transport = self._settings['depth_transport']
+        depth = transported(self._node, self._topic('depth'), depth_transport)
         self._subscriptions = [
             subscription,
             subscribe(CameraInfo, self._topic('camera_info'), self.frames.add_camera_info),
-            subscribe(Image, self._topic('depth'), self.frames.companions.add_depth),
+            subscribe(message_of(depth_transport), depth, self.frames.companions.add_depth),
         ]
 
     def unsubscribe(self) -> None:

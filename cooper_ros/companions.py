@@ -5,16 +5,18 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable
+from typing import Union
 
 import cv2
 import numpy as np
-from sensor_msgs.msg import CameraInfo, Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from cooper_model.types import CameraIntrinsics
 from cooper_ros.encodings import ConversionError
 from cooper_ros.harvest.pixels import read_depth
 from cooper_ros.readings import NANOSECONDS, intrinsics_from_message, stamp_to_ns
 
+DepthMessage = Union[Image, CompressedImage]
 HISTORY = 10
 DEPTH_TOLERANCE_NS = NANOSECONDS // 20
 CLOCKS_APART_NS = NANOSECONDS // 2
@@ -34,7 +36,7 @@ class Companions:
         self._notify = notify
         self._notified: dict[str, str] = {}
         self._lock = threading.Lock()
-        self._depths: deque[Image] = deque(maxlen=HISTORY)
+        self._depths: deque[DepthMessage] = deque(maxlen=HISTORY)
 
     @property
     def warning(self) -> str:
@@ -46,7 +48,7 @@ class Companions:
         """What is wrong with what came last."""
         return tuple(self._notified.values())
 
-    def add_depth(self, message: Image) -> None:
+    def add_depth(self, message: DepthMessage) -> None:
         """Store a depth image registered to the colour image."""
         with self._lock:
             self._depths.append(message)
@@ -97,7 +99,7 @@ class Companions:
             return None
         return cv2.resize(depth, (width, height), interpolation=cv2.INTER_NEAREST)
 
-    def _metres(self, message: Image, width: int, height: int) -> np.ndarray:
+    def _metres(self, message: DepthMessage, width: int, height: int) -> np.ndarray:
         found = read_depth(message)
         depth = found.metres
         if abs(depth.shape[1] * height / (depth.shape[0] * width) - 1) > 0.02:

@@ -211,6 +211,26 @@ def labels_from_image(message: Any) -> np.ndarray:
     return _pixels(message, 1, kind)[:, :, 0].astype(np.int32)
 
 
+def decode_picture(data: np.ndarray, flags: int) -> np.ndarray | None:
+    """Return a compressed picture, ``(bytes,)`` uint8, as OpenCV decodes it; None where it is none.
+
+    :param flags: of ``cv2.imdecode``
+    :raises ConversionError: it is truncated, or cannot be decoded
+    """
+    # Decoders fill the missing part of a truncated picture and call it a success.
+    tail = data[-1024:].tobytes()
+    for start, end, name in ((b'\xff\xd8\xff', b'\xff\xd9', 'JPEG'), (b'\x89PNG', b'IEND', 'PNG')):
+        if data[:4].tobytes().startswith(start) and end not in tail:
+            raise ConversionError(
+                f'compressed image: {name} data is truncated: {data.size} bytes without its end mark; '
+                'check the driver and the transport'
+            )
+    try:
+        return cv2.imdecode(data, flags)
+    except cv2.error as error:
+        raise ConversionError(f'compressed image: {data.size} bytes cannot be decoded: {error.err}') from error
+
+
 def colour_from_compressed(message: Any) -> np.ndarray:
     """Return ``(height, width, 3)`` uint8 RGB of a ``sensor_msgs/CompressedImage`` (JPEG, PNG, whatever OpenCV reads).
 
@@ -225,18 +245,7 @@ def colour_from_compressed(message: Any) -> np.ndarray:
     data = np.frombuffer(message.data, np.uint8)
     if data.size == 0:
         raise ConversionError(f'compressed image: no data in format {message.format!r}; check the camera driver')
-    # Decoders fill the missing part of a truncated picture with grey and call it a success.
-    tail = data[-1024:].tobytes()
-    for start, end, name in ((b'\xff\xd8\xff', b'\xff\xd9', 'JPEG'), (b'\x89PNG', b'IEND', 'PNG')):
-        if data[:4].tobytes().startswith(start) and end not in tail:
-            raise ConversionError(
-                f'compressed image: {name} data is truncated: {data.size} bytes without its end mark; '
-                'check the driver and the transport'
-            )
-    try:
-        picture = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-    except cv2.error as error:
-        raise ConversionError(f'compressed image: {data.size} bytes cannot be decoded: {error.err}') from error
+    picture = decode_picture(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     if picture is None:
         raise ConversionError(
             f'compressed image: {data.size} bytes of format {message.format!r} are no picture that can be read; '

@@ -19,6 +19,7 @@ DTYPES = (loading.AUTO, 'float32', 'bfloat16')
 METHODS = ('auto', *flow.METHODS)
 MODALITIES = ('depth', 'segmentation')
 TRANSPORTS = ('raw', 'compressed')
+DEPTH_TRANSPORTS = ('raw', 'compressedDepth')
 RELIABILITIES = ('best_effort', 'reliable')
 
 
@@ -115,6 +116,7 @@ SPECS = (
     Spec('default_mode', 'auto', 'how a question without a mode is answered', choices=MODES),
     Spec('seed', 0, 'seed of the noise that images are generated from', (0, 2**31 - 1)),
     Spec('image_transport', 'raw', 'which image topic to subscribe to', choices=TRANSPORTS, fixed=True),
+    Spec('depth_transport', 'raw', 'which depth topic to subscribe to', choices=DEPTH_TRANSPORTS, fixed=True),
     Spec('image_reliability', 'best_effort', 'reliability asked of the camera', choices=RELIABILITIES, fixed=True),
     Spec(
         'sampler.num_timesteps',

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from sensor_msgs.msg import CameraInfo, Image, PointCloud2
+from rclpy.node import Node
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from visualization_msgs.msg import MarkerArray
 
 from cooper_msgs.msg import SceneGraph
@@ -49,3 +50,16 @@ RECORDED: dict[str, str] = {
 def of_camera(topic: str, camera: str) -> str:
     """Return a topic as it is called for a camera; one without a name has it as it is."""
     return f'{camera}/{topic}' if camera else topic
+
+
+def message_of(transport: str) -> type:
+    """Return the type of the images that a transport carries."""
+    return Image if transport == 'raw' else CompressedImage
+
+
+def transported(node: Node, topic: str, transport: str) -> str:
+    """Return a topic as a transport names it. Remapping the topic moves its transports too, as in image_transport.
+
+    :param transport: raw, compressed, compressedDepth
+    """
+    return topic if transport == 'raw' else f'{node.resolve_topic_name(topic)}/{transport}'

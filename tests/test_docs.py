@@ -252,7 +252,7 @@ def test_inputs_and_requests_are_those_of_the_node():
         return {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)}
 
     heard = set(INPUTS.values())
-    assert interface()['in'] == heard | {f'{INPUTS["image"]}/compressed'}
+    assert interface()['in'] == heard | {f'{INPUTS["image"]}/compressed', f'{INPUTS["depth"]}/compressedDepth'}
     served = literals('requests.py') | literals('recording/service.py')
     requests = {name for name in served if re.fullmatch(r'~/\w+', str(name))}
     assert interface()['service'] | interface()['action'] == requests

@@ -1,4 +1,4 @@
-"""Depth and masks as bags hold them: raw, compressed, in the right unit or not."""
+"""Depth as cameras send it and bags hold it: raw, compressed, in the right unit or not."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from cooper_ros.encodings import ConversionError, depth_from_image
+from cooper_ros.encodings import ConversionError, decode_picture, depth_from_image
 
 # Beyond this a sensor of a robot does not measure, so numbers above it are millimetres [m].
 FARTHEST = 60.0
@@ -69,16 +69,14 @@ def _from_compressed(message: Any) -> np.ndarray:
     data = np.frombuffer(message.data, np.uint8)
     inverse = 'compressedDepth' in declared
     if 'rvl' in declared:
-        raise ConversionError(
-            f'compressed depth: format {declared!r} is not read; record with compressedDepth png, or raw'
-        )
+        raise ConversionError(f'compressed depth: format {declared!r} is not read; send compressedDepth png, or raw')
     if data.size <= _HEADER:
         raise ConversionError(f'compressed depth: {data.size} bytes of format {declared!r} hold no picture')
     _, a, b = struct.unpack('<iff', data[:_HEADER].tobytes()) if inverse else (0, 0.0, 0.0)
-    picture = cv2.imdecode(data[_HEADER:] if inverse else data, cv2.IMREAD_UNCHANGED)
+    picture = decode_picture(data[_HEADER:] if inverse else data, cv2.IMREAD_UNCHANGED)
     if picture is None or picture.ndim != 2 or picture.dtype not in (np.uint16, np.float32):
         raise ConversionError(
-            f'compressed depth: {data.size} bytes of format {declared!r} are no depth picture; record raw depth'
+            f'compressed depth: {data.size} bytes of format {declared!r} are no depth picture; send raw depth'
         )
     values = picture.astype(np.float32)
     if not (inverse and declared.startswith('32FC1')):

@@ -253,9 +253,10 @@ def start_node(tmp_path_factory, random_checkpoint):
         pytest.skip('needs ROS 2')
     started = []
 
-    def start(*parameters, checkpoint=random_checkpoint, name='cooper', namespace=''):
+    def start(*parameters, checkpoint=random_checkpoint, name='cooper', namespace='', remap=()):
         arguments = [f'checkpoint:={checkpoint}', *parameters]
         flags = [flag for argument in arguments for flag in ('-p', argument)]
+        flags += [flag for rule in remap for flag in ('-r', rule)]
         flags += ['-r', f'__node:={name}'] + (['-r', f'__ns:={namespace}'] if namespace else [])
         process = NodeProcess(tmp_path_factory.mktemp('node') / 'node.log', *flags)
         probe = Probe(f'{namespace}/{name}')

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import struct
 from pathlib import Path
 
 import cv2
@@ -24,6 +23,7 @@ from cooper_ros.harvest.novelty import Novelty
 from cooper_ros.harvest.pixels import in_metres
 from cooper_ros.salvage import open_bag
 from cooper_sim.robot_format import UNKNOWN, RobotWriter, parse_frame
+from tests.ros.compressed_depth import compressed_depth, millimetres
 from tests.ros.scribe import SECOND, Scribe
 
 SHARED = Path(os.environ.get('COOPER_SHARED', Path(__file__).parents[3] / 'shared')) / 'data' / 'bags'
@@ -56,10 +56,6 @@ def write_frame(scribe, number, *, depth_of=lambda depth: (millimetres(depth), '
         scribe.pixels(DEPTH, ns + late, *depth_of(depth), at=max(ns, ns + late))
     if masks:
         scribe.pixels(MASK, ns, ids, 'mono16')
-
-
-def millimetres(depth):
-    return np.nan_to_num(depth * 1000, nan=0).astype(np.uint16)
 
 
 def bag_of(tmp_path, storage='mcap', frames=3, tf=True, name='walk', **options):
@@ -124,16 +120,6 @@ def assert_true(question):
         column, row, z = (18, 34, 1.0) if 'mug' in text else (68, 40, 2.0)
         expected = z * np.hypot(np.hypot((column - 4) / FOCAL, (row - 3) / FOCAL), 1)  # Scribe's principal point
         assert question['value'] == pytest.approx(expected, rel=0.05)
-
-
-def compressed_depth(depth, encoding):
-    """Return what image_transport's compressedDepth makes of a depth image."""
-    if encoding == '16UC1':
-        values, a, b = millimetres(depth), 0.0, 0.0
-    else:
-        a, b = 100.0 * (100.0 + 1), 1 - 100.0 * 101.0 / 10.0
-        values = np.nan_to_num(a / depth + b, nan=0).clip(0, 65535).astype(np.uint16)
-    return struct.pack('<iff', 0, a, b) + cv2.imencode('.png', values)[1].tobytes()
 
 
 @pytest.mark.parametrize('encoding', ['16UC1', '32FC1'])
