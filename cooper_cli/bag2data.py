@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 def bag2data(
     bags: Annotated[list[Path], typer.Argument(help='Bags of ROS 2 or ROS 1, or folders that were recorded into.')],
     out: Annotated[Path, typer.Option(help='Folder of the data; an earlier one is gone on with.')],
+    camera: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(help='A camera of bags with several, may be repeated; all for all. Default: the best.'),
+    ] = None,
     image_topic: Annotated[str, typer.Option(help='Camera images; default: searched for.')] = '',
     info_topic: Annotated[str, typer.Option(help='Calibration; default: the one beside the images.')] = '',
     depth_topic: Annotated[str, typer.Option(help='Depth registered to the images; default: searched for.')] = '',
@@ -35,17 +39,22 @@ def bag2data(
     json: options.Json = False,
 ) -> None:
     """Choose frames that show something new, with depth, masks, questions and corrections; report what was left out."""
-    from cooper_cli.bag2data_folder import DataFolder, Wishes
+    from cooper_cli.bag2data_folder import ALL, DataFolder, Wishes
     from cooper_cli.bag2data_objects import read_labels
     from cooper_ros.harvest.frames import Options
     from cooper_ros.harvest.streams import Wanted
     from cooper_ros.recording.desk import bags_in
 
-    wanted = Wanted(image_topic, info_topic, depth_topic, mask_topic)
+    cameras = tuple(dict.fromkeys(camera or ()))
+    if image_topic and cameras:
+        raise typer.BadParameter('--image-topic names a camera by its topic; leave it or --camera out')
+    if (info_topic or depth_topic or mask_topic) and (len(cameras) > 1 or ALL in cameras):
+        raise typer.BadParameter('topics are those of one camera; run once for each --camera, or leave the topics out')
+    wanted = Wanted(image=image_topic, camera_info=info_topic, depth=depth_topic, mask=mask_topic)
     choice = Options(wanted, novelty, tolerance, level_frame)
     names = read_labels(labels) if labels is not None else {}
     paths = [path for each in bags for path in bags_in(each.absolute())]
-    reports = DataFolder(out, Wishes(choice, names, questions, note)).add(paths)
+    reports = DataFolder(out, Wishes(choice, names, questions, note, cameras)).add(paths)
     if json:
         print_json({'out': str(out), 'bags': [report.record() for report in reports]})
     else:
@@ -57,7 +66,7 @@ def bag2data(
 
 
 def _tell(report: BagReport) -> None:
-    say(report.bag)
+    say(f'{report.bag}, camera {report.camera}' if report.camera else report.bag)
     lines = {
         'topics': [f'{role}: {topic}' for role, topic in report.topics.items()],
         'used': [f'{name}: {count}' for name, count in report.counts.items() if count],

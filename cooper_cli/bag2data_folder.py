@@ -18,7 +18,7 @@ from cooper_ros.bags import BagError
 from cooper_ros.harvest.frames import Harvest, Harvested, Options
 from cooper_ros.harvest.novelty import Novelty
 from cooper_ros.harvest.report import BagReport
-from cooper_ros.harvest.streams import TEXT, find_streams, is_of_instances
+from cooper_ros.harvest.streams import TEXT, Cameras, Streams, find_cameras, find_streams, is_of_instances
 from cooper_ros.recording.corrections import CorrectionStore, Verdict
 from cooper_ros.recording.desk import Desk, Entry
 from cooper_ros.recording.reader import RECORD
@@ -28,6 +28,7 @@ from cooper_sim.robot_format import UNKNOWN, RobotQuestion, RobotWriter
 from cooper_sim.types import VisibleObject
 
 REPORT = 'report.json'
+ALL = 'all'
 _UNSAFE = re.compile(r'[^\w.-]+')
 
 
@@ -38,12 +39,14 @@ class Wishes:
     :param labels: names by number, for masks whose bag does not tell them
     :param per_frame: questions a frame
     :param progress: told what is being done
+    :param cameras: names of those of a bag that are wanted, or ``all``; nothing = the best
     """
 
     options: Options
     labels: Mapping[int, str] = field(default_factory=dict)
     per_frame: int = 4
     progress: Callable[[str], None] = lambda text: None
+    cameras: tuple[str, ...] = ()
 
 
 class DataFolder:
@@ -57,7 +60,7 @@ class DataFolder:
         self._earlier = set(self._writer.frames)
 
     def add(self, bags: list[Path]) -> list[BagReport]:
-        """Add bags and return what became of each; bags that cannot be read are told of, the others used."""
+        """Add bags and return what became of each of their cameras; what cannot be read is told of, the rest used."""
         ours = tuple(f'{prefix_of(path)}_' for path in bags)
         for name in sorted(self._earlier):
             if not name.startswith(ours):  # frames of these bags are chosen again in their order
@@ -65,41 +68,72 @@ class DataFolder:
         reports = []
         for path in bags:
             self._wishes.progress(f'reading {path}')
-            report = BagReport(str(path))
-            reports.append(report)
-            try:
-                self._add_bag(path, report)
-            except BagError as error:
-                report.problem(str(error))
+            reports += self._add_bag(path)
         totals = {'frames': len(self._writer.frames), 'questions': len(self._writer.questions)}
         text = json.dumps({**totals, 'bags': [report.record() for report in reports]}, indent=1, ensure_ascii=False)
         (self._writer.folder / REPORT).write_text(text + '\n', encoding='utf-8')
         return reports
 
-    def _add_bag(self, path: Path, report: BagReport) -> None:
-        bag = open_bag(path)
+    def _add_bag(self, path: Path) -> list[BagReport]:
+        reports = [BagReport(str(path))]
         try:
-            desk = Desk(path) if RECORD in bag.types.values() else None
-            entries = [] if desk is None else _corrected(desk, report)
-            useless = frozenset(entry.question.stamp_ns for entry in entries if entry.verdict.useless)
-            try:
-                streams = find_streams(bag, self._wishes.options.wanted)
-            except BagError as error:
-                report.problem(str(error))
-            else:
-                labels = self._labels(bag, streams.labels)
-                instances = streams.mask is not None and is_of_instances(streams.mask)
-                if streams.mask is not None and not labels:
-                    report.problem(f'{streams.mask.name}: nothing names what it shows; give --labels FILE')
-                options = replace(self._wishes.options, useless=useless)
-                harvest = Harvest(bag, streams, options, self._novelty, report)
-                for harvested in harvest.frames():
-                    self._add_frame(path, harvested, labels, instances, report)
+            bag = open_bag(path)
+        except BagError as error:
+            reports[0].problem(str(error))
+            return reports
+        try:
+            self._add_open_bag(path, bag, reports)
+        except BagError as error:
+            reports[-1].problem(str(error))
         finally:
             bag.close()
+        return reports
+
+    def _add_open_bag(self, path: Path, bag: Bag, reports: list[BagReport]) -> None:
+        """Add each camera that is wanted, with a report of its own, and then what was corrected."""
+        desk = Desk(path) if RECORD in bag.types.values() else None
+        entries = [] if desk is None else _corrected(desk, reports[0])
+        cameras = find_cameras(bag)
+        for number, name in enumerate(self._chosen(cameras, reports[0])):
+            if number:
+                reports.append(BagReport(str(path)))
+            try:
+                self._add_camera(path, bag, cameras, name, entries, reports[-1])
+            except BagError as error:
+                reports[-1].problem(str(error))
+        best = next(iter(cameras.by_name), '')
         for entry in entries:
             if not entry.verdict.useless:
-                self._add_correction(path, desk, entry, report)
+                self._add_correction(path, desk, entry, best, reports[0])
+
+    def _chosen(self, cameras: Cameras, report: BagReport) -> tuple[str, ...]:
+        """Return the names of the cameras that are wanted; an empty one stands for the best."""
+        names, wanted = tuple(cameras.by_name), self._wishes.cameras
+        if ALL in wanted:
+            return names or ('',)
+        if not wanted and not self._wishes.options.wanted.image and len(names) > 1:
+            report.problem(
+                f'there are several cameras, of which the first was taken: {", ".join(names)}; choose with '
+                f'--camera NAME, which may be repeated, or take all with --camera {ALL}'
+            )
+        return wanted or ('',)
+
+    def _add_camera(
+        self, path: Path, bag: Bag, cameras: Cameras, name: str, entries: list[Entry], report: BagReport
+    ) -> None:
+        options, report.camera = self._wishes.options, name
+        streams = find_streams(bag, cameras, replace(options.wanted, camera=name))
+        labels = self._labels(bag, streams.labels)
+        if streams.mask is not None and not labels:
+            report.problem(f'{streams.mask.name}: nothing names what it shows; give --labels FILE')
+        useless = frozenset(
+            entry.question.stamp_ns
+            for entry in entries
+            if entry.verdict.useless and entry.question.camera in ('', streams.camera)
+        )
+        harvest = Harvest(bag, streams, replace(options, useless=useless), self._novelty, report)
+        for harvested in harvest.frames():
+            self._add_frame(path, harvested, labels, streams, report)
 
     def _labels(self, bag: Bag, topic: str) -> dict[int, str]:
         labels: dict[int, str] = {}
@@ -115,9 +149,10 @@ class DataFolder:
         return {**labels, **self._wishes.labels}
 
     def _add_frame(
-        self, path: Path, harvested: Harvested, labels: Mapping[int, str], instances: bool, report: BagReport
+        self, path: Path, harvested: Harvested, labels: Mapping[int, str], streams: Streams, report: BagReport
     ) -> None:
-        name = frame_name(path, harvested.frame.stamp_ns)
+        instances = streams.mask is not None and is_of_instances(streams.mask)
+        name = frame_name(path, harvested.frame.stamp_ns, '' if streams.best else streams.camera)
         seen = observe(harvested, labels, instances=instances) if labels else None
         report.counts['objects'] += 0 if seen is None else len(seen.visible)
         if name in self._writer.frames:
@@ -145,10 +180,14 @@ class DataFolder:
         self._asked.add((question.frame, question.question))
         return True
 
-    def _add_correction(self, path: Path, desk: Desk, entry: Entry, report: BagReport) -> None:
-        """Add a frame with the masks that a person drew, and the question with the right answer."""
+    def _add_correction(self, path: Path, desk: Desk, entry: Entry, best: str, report: BagReport) -> None:
+        """Add a frame with the masks that a person drew, and the question with the right answer.
+
+        :param best: name of the camera that frames of the bag do not name
+        """
         recorded, verdict = entry.question, entry.verdict
-        name = frame_name(path, recorded.stamp_ns)
+        camera = '' if recorded.camera == best else recorded.camera
+        name = frame_name(path, recorded.stamp_ns, camera)
         if verdict.masks or not recorded.live or name not in self._writer.frames:
             name = frame_name(path, recorded.stamp_ns, recorded.query_id)
         if name not in self._writer.frames:
@@ -185,9 +224,12 @@ def prefix_of(path: Path) -> str:
     return _UNSAFE.sub('-', path.name if path.is_dir() else path.stem)
 
 
-def frame_name(path: Path, stamp_ns: int, query_id: str = '') -> str:
-    """Return the id of a frame; those with corrections are apart from those that were harvested."""
-    return f'{prefix_of(path)}_{stamp_ns}{f"_{query_id}" if query_id else ""}'
+def frame_name(path: Path, stamp_ns: int, apart: str = '') -> str:
+    """Return the id of a frame.
+
+    :param apart: what keeps it apart from the bag's first camera at this time: another camera, or a corrected question
+    """
+    return f'{prefix_of(path)}_{stamp_ns}{f"_{apart}" if apart else ""}'
 
 
 def drawn(frame: Frame, masks: Mapping[str, np.ndarray]) -> tuple[np.ndarray | None, tuple[VisibleObject, ...]]:

@@ -93,13 +93,17 @@ class ImageTopic:
         return self.encoding in DEPTH_ENCODINGS or (self.encoding == 'mono16' and 'depth' in self.name.lower())
 
     @property
+    def is_colour(self) -> bool:
+        """Whether it is what a colour camera took, by its encoding and name."""
+        colour = self.compressed or not self.encoding.startswith(('mono', '8UC1', '16UC1'))
+        derived = ('infra', '/ir', 'overlay', 'mask', 'debug', 'segmentation')
+        return colour and not any(word in self.name.lower() for word in derived)
+
+    @property
     def rank(self) -> tuple[bool, bool, bool, int]:
         """Order of preference as the camera: a colour image, by name a colour camera, raw, many messages."""
-        name = self.name.lower()
-        colour = self.compressed or not self.encoding.startswith(('mono', '8UC1', '16UC1'))
-        derived = any(word in name for word in ('infra', '/ir', 'overlay', 'mask', 'debug', 'segmentation'))
-        named = any(word in name for word in ('color', 'colour', 'rgb'))
-        return colour and not derived, named, not self.compressed, self.count
+        named = any(word in self.name.lower() for word in ('color', 'colour', 'rgb'))
+        return self.is_colour, named, not self.compressed, self.count
 
 
 @dataclass(frozen=True)

@@ -78,7 +78,7 @@ class Harvest:
         self._novelty, self._report = novelty, report
         self._gravity = Gravity(bag, options.level)
         self._infos = [message for _, _, message in bag.read((streams.camera_info,))] if streams.camera_info else []
-        report.tolerance = options.tolerance
+        report.camera, report.tolerance = streams.camera, options.tolerance
         roles = {'image': streams.image, 'depth': streams.depth, 'mask': streams.mask, 'classes': streams.classes}
         self._roles = {role: topic for role, topic in roles.items() if topic is not None}
         report.topics = {role: topic.name for role, topic in self._roles.items()}

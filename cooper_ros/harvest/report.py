@@ -15,6 +15,7 @@ CLOCKS_APART = 0.5  # [s]
 class BagReport:
     """Filled while a bag is read.
 
+    :ivar camera: name of the camera in it
     :ivar topics: topic by role
     :ivar unused: reason by topic
     :ivar counts: images read and chosen, frames with depth, mask, camera and up, questions, corrections
@@ -24,6 +25,7 @@ class BagReport:
     """
 
     bag: str
+    camera: str = ''
     topics: dict[str, str] = field(default_factory=dict)
     unused: dict[str, str] = field(default_factory=dict)
     counts: Counter[str] = field(default_factory=Counter)
@@ -59,6 +61,7 @@ class BagReport:
         """Return all of it for JSON."""
         return {
             'bag': self.bag,
+            'camera': self.camera,
             'topics': self.topics,
             'unused_topics': self.unused,
             'counts': dict(self.counts),

@@ -38,6 +38,7 @@ class Recorded:
     :param objects: by id in the instance image, the name
     :param timings: seconds by part
     :param problem: why there is no answer
+    :param camera: name of the camera that was asked; empty where the only one has none
     """
 
     time_ns: int
@@ -57,6 +58,7 @@ class Recorded:
     timings: dict[str, float]
     checkpoint: str
     problem: str
+    camera: str = ''
 
 
 @dataclass(frozen=True)
@@ -145,6 +147,7 @@ def _recorded(time_ns: int, message: Any) -> Recorded:
         timings=dict(zip(message.timing_names, (float(each) for each in message.timing_seconds), strict=False)),
         checkpoint=message.checkpoint,
         problem='' if message.success else message.message,
+        camera=getattr(message, 'camera', ''),  # bags of earlier versions have no such field
     )
 
 
