@@ -51,6 +51,8 @@ def run(
         return
     say(f'Answer: {reply.answer}')
     say(f'Confidence: {reply.confidence:.2f}')
+    if reply.camera:
+        say(f'Camera: {reply.camera}')
     for relation in reply.relations:
         say(relation_line(relation))
     say(f'Seconds: {reply.seconds:.2f}')
@@ -98,7 +100,7 @@ def _saved(reply: Reply, out: Path | None) -> list[dict[str, Any]]:
 
 
 def _record(reply: Reply, mode: str, images: list[dict[str, Any]]) -> dict[str, Any]:
-    kept = ('answer', 'value', 'unit', 'confidence', 'thoughts', 'query_id', 'stamp_ns', 'frame_id')
+    kept = ('answer', 'value', 'unit', 'confidence', 'thoughts', 'query_id', 'camera', 'stamp_ns', 'frame_id')
     record = {field.name: getattr(reply, field.name) for field in dataclasses.fields(reply) if field.name in kept}
     return {
         **record,

@@ -70,11 +70,16 @@ class Question:
 
 @dataclass(frozen=True)
 class Feedback:
-    """What the node tells while it works. ``image`` is ``(height, width, 3)`` uint8 RGB where one was finished."""
+    """What the node tells while it works.
+
+    :param image: ``(height, width, 3)`` uint8 RGB where one was finished
+    :param camera: name of the camera that was asked; empty where the only one has none
+    """
 
     stage: str
     text: str
     image: np.ndarray | None
+    camera: str = ''
 
 
 @dataclass(frozen=True)
@@ -87,6 +92,7 @@ class Reply:
     :param depth_color, segmentation: ``(height, width, 3)`` uint8 RGB where they were generated
     :param stamp_ns, frame_id: header of the camera image used
     :param seconds: from asking to having the reply
+    :param camera: name of the camera that was asked; empty where the only one has none
     """
 
     success: bool
@@ -104,6 +110,7 @@ class Reply:
     stamp_ns: int
     frame_id: str
     seconds: float
+    camera: str = ''
 
 
 @dataclass(frozen=True)
@@ -319,7 +326,7 @@ def _picture(message: Any) -> np.ndarray | None:
 
 
 def _feedback(message: Any) -> Feedback:
-    return Feedback(message.stage, message.text, _picture(message.image))
+    return Feedback(message.stage, message.text, _picture(message.image), message.camera)
 
 
 def _reply(message: Any, seconds: float) -> Reply:
@@ -339,6 +346,7 @@ def _reply(message: Any, seconds: float) -> Reply:
         stamp_ns=stamp_to_ns(message.header.stamp),
         frame_id=message.header.frame_id,
         seconds=seconds,
+        camera=message.camera,
     )
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 from cooper_model.types import Answer, AnswerReady, Event, Frame, ImageReady, ImageRequested, TextDelta
 from cooper_msgs.action import Ask
 from cooper_msgs.srv import GetRelations
 from cooper_ros.conversions import header_of, image_message, object_message, relation_message
-from cooper_ros.inference import Perceived
+from cooper_ros.inference import Perceived, Question
 from cooper_ros.placer import Place
 
 
@@ -31,16 +32,18 @@ def fill_answer(message: Any, answer: Answer, frame: Frame, place: Place) -> Non
     message.success = True
 
 
-def feedback_of(event: Event, frame: Frame) -> Ask.Feedback | None:
-    """Return what the asker is told of an event, None where it says nothing new."""
+def feedback_of(event: Event, question: Question) -> Ask.Feedback | None:
+    """Return what the asker of a question is told of an event, None where it says nothing new."""
+    feedback = partial(Ask.Feedback, camera=question.camera)
     if isinstance(event, TextDelta):
-        return Ask.Feedback(stage='thinking', text=event.text)
+        return feedback(stage='thinking', text=event.text)
     if isinstance(event, ImageRequested):
-        return Ask.Feedback(stage=event.modality)
+        return feedback(stage=event.modality)
     if isinstance(event, ImageReady):
-        return Ask.Feedback(stage=event.modality, image=image_message(event.image.color, 'rgb8', header_of(frame)))
+        image = image_message(event.image.color, 'rgb8', header_of(question.frame))
+        return feedback(stage=event.modality, image=image)
     if isinstance(event, AnswerReady):
-        return Ask.Feedback(stage='answer', text=event.answer.text)
+        return feedback(stage='answer', text=event.answer.text)
     return None
 
 

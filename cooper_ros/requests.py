@@ -114,13 +114,14 @@ class Requests:
         return camera.frames.at(stamp) if stamp else camera.newest()
 
     def _answer(
-        self, request: Any, message: Any, on_event: Callable[[Event, Frame], None], stop: Callable[[], bool]
+        self, request: Any, message: Any, on_event: Callable[[Event, Question], None], stop: Callable[[], bool]
     ) -> Any:
         """Answer a request into its response; raises what went wrong."""
         message.query_id = uuid.uuid4().hex
         message.value = math.nan
         self._require_active()
         camera = self._pipeline.cameras[request.camera]
+        message.camera = camera.name
         frame = self._frame(request, camera)
         message.header = header_of(frame)
         live = is_empty(request.image)
@@ -129,7 +130,7 @@ class Requests:
             message.query_id, question.text, question.choices, question.mode, frame, live, None, camera=camera.name
         )
         try:
-            answer = self._pipeline.ask(question, lambda event: on_event(event, frame), stop)
+            answer = self._pipeline.ask(question, lambda event: on_event(event, question), stop)
         except Exception as error:
             self._tell(replace(asked, problem=str(error) or type(error).__name__), self._place(frame, None))
             raise
@@ -158,8 +159,8 @@ class Requests:
     def _on_ask(self, goal: ServerGoalHandle) -> Ask.Result:
         result = Ask.Result()
 
-        def tell(event: Event, frame: Frame) -> None:
-            feedback = feedback_of(event, frame)
+        def tell(event: Event, question: Question) -> None:
+            feedback = feedback_of(event, question)
             if feedback is not None:
                 goal.publish_feedback(feedback)
 
@@ -180,6 +181,7 @@ class Requests:
         try:
             self._require_active()
             camera = self._pipeline.cameras[request.camera]
+            response.camera = camera.name
             perceived = self._pipeline.perceived(camera, self._stopping.is_set)
             response.message = _warning(perceived.frame, camera)
             fill_relations(response, request, perceived, self._place(perceived.frame, perceived.depth))

@@ -9,6 +9,7 @@ import pytest
 pytest.importorskip('rclpy', reason='needs ROS 2')
 pytest.importorskip('mujoco', reason='needs the extra sim')
 
+from cooper_msgs.srv import GetRelations
 from cooper_ros.client import ClientError, CooperClient, Question
 from cooper_ros.processes import RosProcess
 from cooper_ros.watcher import Watcher
@@ -81,13 +82,23 @@ def test_the_fast_camera_does_not_starve_the_slow_one(watchers, tools):
 
 
 def test_a_question_names_a_camera(watchers, client):
-    for name, frame_id in (('', 'front'), ('front', 'front'), ('rear', 'rear')):
+    for name, asked in (('', 'front'), ('front', 'front'), ('rear', 'rear')):
         reply = client.query(Question('What is that?', mode='direct', camera=name), 120)
         assert reply.success, reply.message
-        assert reply.frame_id == f'{frame_id}_optical_frame'
-    reply = client.ask(Question('What is that?', mode='direct', camera='rear'), 120)
-    assert reply.frame_id == 'rear_optical_frame'
+        assert (reply.camera, reply.frame_id) == (asked, f'{asked}_optical_frame')
     assert client.relations(camera='rear', timeout=120).frame_id == 'rear_optical_frame'
+
+
+def test_feedback_and_replies_say_which_camera_was_asked(watchers, client):
+    for name, asked in (('', 'front'), ('rear', 'rear')):
+        told = []
+        reply = client.ask(Question('What is that?', mode='perception', camera=name), 240, told.append)
+        assert reply.success, reply.message
+        assert (reply.camera, reply.frame_id) == (asked, f'{asked}_optical_frame')
+        assert {feedback.stage for feedback in told} >= {'depth', 'segmentation', 'answer'}
+        assert {feedback.camera for feedback in told} == {asked}
+        response = client.call(GetRelations, 'get_relations', GetRelations.Request(camera=name), 120)
+        assert (response.success, response.camera) == (True, asked)
 
 
 def test_a_stamp_names_a_frame_of_that_camera_alone(watchers, client):
