@@ -44,7 +44,7 @@ def node(
     arguments = [*ros_arguments(parameters, namespace), *(ros_args or [])]
     with ExitStack() as stack:
         if viewer is ViewerName.rerun:
-            shown = {'camera': parameters['cameras'][0], 'compressed': compressed}
+            shown = {'cameras': parameters['cameras'], 'compressed': compressed}
             log = Path(stack.enter_context(TemporaryDirectory(prefix='cooper_viewer-')), 'viewer.log')
             process = RosProcess(VIEWER_MODULE, shown, log, namespace, remappings(ros_args or []))
             stack.enter_context(process)

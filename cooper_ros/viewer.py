@@ -13,8 +13,10 @@ from typing import Any
 import rerun as rr
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from rerun.blueprint import Blueprint
+from sensor_msgs.msg import CameraInfo
 
+from cooper_model.placement import RigidTransform
 from cooper_msgs.action import Ask
 from cooper_msgs.msg import QueryRecord
 from cooper_ros.conversions import frame_from_message
@@ -23,7 +25,7 @@ from cooper_ros.placer import transforms
 from cooper_ros.readings import intrinsics_from_message, stamp_to_ns
 from cooper_ros.rerun_view import RerunView, blueprint
 from cooper_ros.serving import run
-from cooper_ros.topics import ANSWERS, INPUTS, OUTPUTS, of_camera
+from cooper_ros.topics import ANSWERS, INPUTS, OUTPUTS, message_of, of_camera, transported
 from cooper_ros.transform_tree import NoTransform
 
 PORT = 9876
@@ -35,45 +37,35 @@ _THROTTLE_SECONDS = 10.0
 class Viewer(Node):
     """Subscribes to everything and writes it into a recording.
 
-    Parameters: ``target``, the name of the cooper node; ``camera``, of several; ``compressed``, whether its images
-    are; ``save``, a file that takes the recording; ``show``: *window*, *serve*, *none*, or empty for a window where
-    there is a screen, and to serve elsewhere.
+    Parameters: ``target``, the name of the cooper node; ``cameras``, the names of several; ``compressed``, whether
+    their images are; ``save``, a file that takes the recording; ``show``: *window*, *serve*, *none*, or empty for a
+    window where there is a screen, and to serve elsewhere.
     """
 
     def __init__(self) -> None:
         super().__init__('viewer')
-        text = {name: self.declare_parameter(name, '').value for name in ('camera', 'save', 'show')}
+        save, show = (self.declare_parameter(name, '').value for name in ('save', 'show'))
         target = self.declare_parameter('target', 'cooper').value
+        cameras = self.declare_parameter('cameras', ['']).value
         compressed = self.declare_parameter('compressed', False).value
         self._recording = rr.RecordingStream('cooper')
-        self._open(text['save'], text['show'])
-        self._view = RerunView(self._recording)
+        self._open(save, show, blueprint(cameras))
         self._transforms = transforms(self)
-        self._optical = ''
-        image = of_camera(INPUTS['image'], text['camera'])
-        kind, image = (CompressedImage, f'{image}/compressed') if compressed else (Image, image)
-        driver = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
-        self._listen(kind, image, self._on_image, driver)
-        self._listen(CameraInfo, of_camera(INPUTS['camera_info'], text['camera']), self._on_camera_info, driver)
-        for name, take in self._takers().items():
-            self._listen(OUTPUTS[name], f'{target}/{of_camera(name, text["camera"])}', take)
-        self._listen(QueryRecord, f'{target}/{of_camera(ANSWERS, text["camera"])}', self._view.answer)
+        self._shown = {name: self._show_camera(name, target, compressed) for name in cameras}
         # What the action tells its asker can be heard by everybody.
         self._listen(Ask.Impl.FeedbackMessage, f'{target}/ask/_action/feedback', self._on_feedback)
 
-    def _takers(self) -> dict[str, Callable[[Any], None]]:
-        view = self._view
-        return {
-            'depth/image': view.depth,
-            'depth/color': lambda message: view.picture('depth/color', colour_from_image(message), message.header),
-            'segmentation/instances': view.instances,
-            'segmentation/overlay': lambda message: view.picture(
-                'segmentation/overlay', colour_from_image(message), message.header
-            ),
-            'points': self._on_points,
-            'markers': view.markers,
-            'scene': view.scene,
-        }
+    def _show_camera(self, name: str, target: str, compressed: bool) -> _ShownCamera:
+        shown = _ShownCamera(RerunView(self._recording, name), self)
+        transport = 'compressed' if compressed else 'raw'
+        image = transported(self, of_camera(INPUTS['image'], name), transport)
+        driver = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+        self._listen(message_of(transport), image, shown.on_image, driver)
+        self._listen(CameraInfo, of_camera(INPUTS['camera_info'], name), shown.on_camera_info, driver)
+        for topic, take in shown.takers().items():
+            self._listen(OUTPUTS[topic], f'{target}/{of_camera(topic, name)}', take)
+        self._listen(QueryRecord, f'{target}/{of_camera(ANSWERS, name)}', shown.view.answer)
+        return shown
 
     def _listen(
         self, kind: type, topic: str, take: Callable[[Any], None], quality: QoSProfile | int = 10
@@ -82,11 +74,11 @@ class Viewer(Node):
             try:
                 take(message)
             except ConversionError as error:
-                self.get_logger().warning(f'{topic}: {error}', throttle_duration_sec=_THROTTLE_SECONDS)
+                self.warn(f'{topic}: {error}')
 
         self.create_subscription(kind, topic, checked, quality)
 
-    def _open(self, save: str, show: str) -> None:
+    def _open(self, save: str, show: str, arrangement: Blueprint) -> None:
         """Send the recording to a file, to a window, or to whoever connects."""
         sinks: list[Any] = [rr.FileSink(save)] if save else []
         show = show or ('window' if {'DISPLAY', 'WAYLAND_DISPLAY'} & set(os.environ) else 'serve')
@@ -99,36 +91,71 @@ class Viewer(Node):
         elif show == 'serve':
             self.get_logger().warning(f'port {PORT} is taken, so nobody can look on; end the other viewer')
         if sinks:
-            self._recording.set_sinks(*sinks, default_blueprint=blueprint())
-
-    def _on_image(self, message: Any) -> None:
-        self._optical = message.header.frame_id
-        self._view.picture('world/camera/image', frame_from_message(message).image, message.header)
-
-    def _on_camera_info(self, message: CameraInfo) -> None:
-        self._view.lens(intrinsics_from_message(message, message.width, message.height), message.header)
-
-    def _on_points(self, message: Any) -> None:
-        self._view.points(message)
-        header, found = message.header, None
-        if not self._optical:
-            return
-        if header.frame_id != self._optical:
-            try:
-                found = self._transforms.lookup(header.frame_id, self._optical, stamp_to_ns(header.stamp))
-            except NoTransform as error:
-                text = f'the camera is not placed: {error}'
-                self.get_logger().warning(text, throttle_duration_sec=_THROTTLE_SECONDS)
-                return
-        self._view.pose(found, header)
+            self._recording.set_sinks(*sinks, default_blueprint=arrangement)
 
     def _on_feedback(self, message: Any) -> None:
-        self._view.thinking(message.feedback.stage, message.feedback.text)
+        feedback = message.feedback
+        if feedback.camera in self._shown:
+            self._shown[feedback.camera].view.thinking(feedback.stage, feedback.text)
+
+    def where(self, target: str, source: str, stamp_ns: int) -> RigidTransform:
+        """Return what brings points of ``source`` into ``target`` at a time; raises :class:`NoTransform`."""
+        return self._transforms.lookup(target, source, stamp_ns)
+
+    def warn(self, text: str) -> None:
+        """Log what cannot be shown, not too often."""
+        self.get_logger().warning(text, throttle_duration_sec=_THROTTLE_SECONDS)
 
     def close(self) -> None:
         """Write what is still to be written."""
         self._recording.flush()
         self._recording.disconnect()
+
+
+class _ShownCamera:
+    """What is shown of one camera."""
+
+    def __init__(self, view: RerunView, viewer: Viewer) -> None:
+        self.view = view
+        self._viewer = viewer
+        self._optical = ''
+
+    def takers(self) -> dict[str, Callable[[Any], None]]:
+        """Return what takes the messages of each output."""
+        view = self.view
+        return {
+            'depth/image': view.depth,
+            'depth/color': lambda message: view.picture('depth/color', colour_from_image(message), message.header),
+            'segmentation/instances': view.instances,
+            'segmentation/overlay': lambda message: view.picture(
+                'segmentation/overlay', colour_from_image(message), message.header
+            ),
+            'points': self._on_points,
+            'markers': view.markers,
+            'scene': view.scene,
+        }
+
+    def on_image(self, message: Any) -> None:
+        """Show the camera's image."""
+        self._optical = message.header.frame_id
+        self.view.picture('world/camera/image', frame_from_message(message).image, message.header)
+
+    def on_camera_info(self, message: CameraInfo) -> None:
+        """Show the camera itself."""
+        self.view.lens(intrinsics_from_message(message, message.width, message.height), message.header)
+
+    def _on_points(self, message: Any) -> None:
+        self.view.points(message)
+        header, found = message.header, None
+        if not self._optical:
+            return
+        if header.frame_id != self._optical:
+            try:
+                found = self._viewer.where(header.frame_id, self._optical, stamp_to_ns(header.stamp))
+            except NoTransform as error:
+                self._viewer.warn(f'the camera is not placed: {error}')
+                return
+        self.view.pose(found, header)
 
 
 def _is_free(port: int) -> bool:

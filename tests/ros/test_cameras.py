@@ -8,14 +8,17 @@ import pytest
 
 pytest.importorskip('rclpy', reason='needs ROS 2')
 pytest.importorskip('mujoco', reason='needs the extra sim')
+pytest.importorskip('rerun', reason='needs rerun-sdk')
 
 from cooper_msgs.srv import GetRelations
 from cooper_ros.client import ClientError, CooperClient, Question
 from cooper_ros.processes import RosProcess
 from cooper_ros.watcher import Watcher
+from tests.ros.rrd import Recording
 
 NAMESPACE = f'/cameras_{os.getpid()}'
 RATES = {'front': 30.0, 'rear': 1.0}
+SHOWN = ('world/camera/image', 'depth/color', 'segmentation/overlay', 'world/points', 'world/objects')
 
 
 @pytest.fixture(scope='module')
@@ -51,6 +54,19 @@ def watchers(client, random_checkpoint, tmp_path_factory, tools):
     yield watchers
     for process in reversed(processes):
         process.stop()
+
+
+@pytest.fixture(scope='module')
+def viewer(watchers, client, tmp_path_factory, tools):
+    """Start the viewer beside node and cameras; return its process and the file that it saves."""
+    folder = tmp_path_factory.mktemp('viewer')
+    path = folder / 'cameras.rrd'
+    parameters = {'cameras': list(RATES), 'save': str(path), 'show': 'none'}
+    with RosProcess('cooper_ros.viewer', parameters, folder / 'viewer.log', NAMESPACE) as process:
+        topic = f'{NAMESPACE}/cooper/rear/answers'
+        tools.wait_for(lambda: client.node.count_subscribers(topic) or process.returncode is not None, 'the viewer')
+        process.require_alive()
+        yield process, path
 
 
 def camera_counts(watchers, name):
@@ -99,6 +115,28 @@ def test_feedback_and_replies_say_which_camera_was_asked(watchers, client):
         assert {feedback.camera for feedback in told} == {asked}
         response = client.call(GetRelations, 'get_relations', GetRelations.Request(camera=name), 120)
         assert (response.success, response.camera) == (True, asked)
+
+
+def test_the_viewer_shows_each_camera_under_its_name(watchers, client, viewer, tools):
+    process, path = viewer
+    wanted = [f'{name}/{entity}'.encode() for name in RATES for entity in SHOWN]
+
+    def shown():
+        content = path.read_bytes()
+        return all(entity in content for entity in wanted)
+
+    tools.wait_for(shown, 'both cameras in the recording', 120)
+    for name in RATES:
+        assert client.ask(Question(f'What does {name} see?', mode='text', camera=name), 240).success
+    said = [f'{name}/thoughts/answer'.encode() for name in RATES]
+    tools.wait_for(lambda: all(entity in path.read_bytes() for entity in said), 'both answers', 120)
+    assert process.stop() == 0, process.tail()
+    recording = Recording(path)
+    for name in RATES:
+        assert {f'{name}/{entity}' for entity in SHOWN} <= set(recording.tables)
+        assert f'What does {name} see?' in recording.texts(f'{name}/thoughts/question')
+        assert {text for [text] in recording.values(f'{name}/thinking', 'TextDocument:text')}
+    assert {entity.partition('/')[0] for entity in recording.tables if not entity.startswith('__')} == set(RATES)
 
 
 def test_a_stamp_names_a_frame_of_that_camera_alone(watchers, client):

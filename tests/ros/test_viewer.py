@@ -11,7 +11,6 @@ pytest.importorskip('rerun', reason='needs rerun-sdk')
 
 import rerun as rr  # noqa: E402
 from rclpy.action import ActionClient  # noqa: E402
-from rerun.chunk import RrdReader  # noqa: E402
 from std_msgs.msg import Header  # noqa: E402
 
 from cooper_model.placement import RigidTransform  # noqa: E402
@@ -20,32 +19,11 @@ from cooper_msgs.msg import QueryRecord, SceneGraph, SceneObject  # noqa: E402
 from cooper_msgs.srv import Query  # noqa: E402
 from cooper_ros.conversions import image_message, point_cloud_message, stamp_from_ns  # noqa: E402
 from cooper_ros.processes import RosProcess  # noqa: E402
-from cooper_ros.rerun_view import RerunView  # noqa: E402
+from cooper_ros.rerun_view import RerunView, blueprint  # noqa: E402
+from tests.ros.rrd import Recording  # noqa: E402
 
 QUESTION = 'How far away is the red ball?'
 MODULE = 'cooper_ros.viewer'
-
-
-class Recording:
-    """A saved recording by entity."""
-
-    def __init__(self, path):
-        self.reader = RrdReader(path)
-        self.tables = {}
-        for chunk in self.reader.stream().collect().stream():
-            self.tables.setdefault(chunk.entity_path.lstrip('/'), []).append(chunk.to_record_batch())
-
-    def values(self, entity, component):
-        """Return what was logged, in the order of the file."""
-        batches = [batch for batch in self.tables.get(entity, ()) if component in batch.schema.names]
-        return [value for batch in batches for value in batch.column(component).to_pylist()]
-
-    def stamps(self, entity):
-        times = [batch.column('stamp').cast('int64').to_pylist() for batch in self.tables[entity]]
-        return {stamp for column in times for stamp in column}
-
-    def texts(self, entity):
-        return [text for [text] in self.values(entity, 'TextLog:text')]
 
 
 @pytest.fixture(scope='module')
@@ -138,14 +116,13 @@ def test_a_question_that_failed_is_logged_as_such(run):
     assert f'no answer: {refused.message}' in recording.texts('thoughts/failure')
 
 
-@pytest.fixture
-def written(tmp_path):
-    """Write two moments, the second without objects, and return the recording."""
-    path = tmp_path / 'two.rrd'
-    stream = rr.RecordingStream('cooper')
-    stream.set_sinks(rr.FileSink(path))
-    view = RerunView(stream)
-    for stamp_ns in (1_700_000_000_123_456_789, 1_700_000_001_000_000_001):
+STAMPS = (1_700_000_000_123_456_789, 1_700_000_001_000_000_001)
+
+
+def write_camera(stream, camera=''):
+    """Write two moments of a camera, the second without objects."""
+    view = RerunView(stream, camera)
+    for stamp_ns in STAMPS:
         header = Header(stamp=stamp_from_ns(stamp_ns), frame_id='map')
         points = np.arange(18, dtype=np.float32).reshape(2, 3, 3)
         points[0, 1] = np.nan
@@ -155,14 +132,38 @@ def written(tmp_path):
         view.scene(SceneGraph(header=header, objects=[SceneObject(id=3, name='red ball')]))
         thoughts = [' It is near. ', 'About 1.5 m.']
         view.answer(QueryRecord(header=header, question='How far?', answer='1.5 m', success=True, thoughts=thoughts))
+
+
+@pytest.fixture
+def written(tmp_path):
+    """Return the recording of a camera without a name."""
+    return recorded(tmp_path, '')
+
+
+def recorded(folder, *cameras):
+    path = folder / 'written.rrd'
+    stream = rr.RecordingStream('cooper')
+    stream.set_sinks(rr.FileSink(path), default_blueprint=blueprint(cameras))
+    for camera in cameras:
+        write_camera(stream, camera)
     stream.flush()
     stream.disconnect()
     return Recording(path)
 
 
+def test_of_several_cameras_each_has_its_entities_and_its_tab(tmp_path, written):
+    several = recorded(tmp_path, 'front', 'rear')
+    shown = {entity for entity in written.tables if not entity.startswith('__')}
+    expected = {f'{camera}/{entity}' for camera in ('front', 'rear') for entity in shown}
+    assert {entity for entity in several.tables if not entity.startswith('__')} == expected
+    for entity in shown & {'world/points', 'answer', 'thoughts/thought'}:
+        assert several.stamps(f'rear/{entity}') == written.stamps(entity)
+    assert len(several.reader.blueprints()) == 1
+
+
 def test_stamps_are_exact_to_the_nanosecond(written):
     for entity in ('world/points', 'thoughts/thought', 'answer', 'world/camera'):
-        assert written.stamps(entity) == {1_700_000_000_123_456_789, 1_700_000_001_000_000_001}
+        assert written.stamps(entity) == set(STAMPS)
 
 
 def test_up_is_up_in_the_frame_of_the_geometry(written):
