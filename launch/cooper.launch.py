@@ -8,18 +8,26 @@ Several cameras: ``cameras:=front,rear image_topic:=/{camera}/color/image_raw``
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
+
+import yaml
 from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable
-from launch.conditions import IfCondition
 from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
 
+from cooper_ros.rviz import for_cameras
+
 PACKAGE = 'cooper_ros'
 SWITCH = ['true', 'false']
 LEVELS = ['debug', 'info', 'warn', 'error', 'fatal']
 BACKENDS = ['', 'auto', 'torch', 'onnx', 'tensorrt', 'remote']
+TRANSPORTS = ['', 'raw', 'compressed']
+DEPTH_TRANSPORTS = ['', 'raw', 'compressedDepth']
+PARAMETERS = ['checkpoint', 'backend', 'target_frame', 'image_transport', 'depth_transport', 'record']
 PLACE = '{camera}'
 IMAGE, CAMERA_INFO, DEPTH = 'image_raw', 'camera_info', 'depth_registered/image_rect'
 # RViz shows names from the root; each is made relative again, so that the namespace holds for RViz too.
@@ -72,9 +80,14 @@ def cameras_of(context: LaunchContext) -> dict[str, list[tuple[str, str]]]:
     return {name.strip(): renamed(name.strip(), targets) for name in names}
 
 
+def frame_of(camera: str) -> str:
+    """Return the optical frame of a camera of ours."""
+    return f'{camera or "camera"}_optical_frame'
+
+
 def cooper_node(context: LaunchContext) -> list[Node]:
     """Return the COOPER node; an argument left empty lets the parameter file decide."""
-    given = {name: value_of(context, name) for name in ('checkpoint', 'backend')}
+    given = {name: value_of(context, name) for name in PARAMETERS}
     overrides = {name: ParameterValue(value, value_type=str) for name, value in given.items() if value}
     overrides['use_sim_time'] = switch('use_sim_time')
     cameras = cameras_of(context)
@@ -103,7 +116,7 @@ def camera_nodes(context: LaunchContext) -> list[Node]:
     for name, rules in cameras_of(context).items() if source else ():
         settings = {'source': ParameterValue(source, value_type=str)}
         if name:
-            settings['frame_id'] = f'{name}_optical_frame'
+            settings['frame_id'] = frame_of(name)
         # In a namespace of its own, with relative topics as the COOPER node reads them.
         targets = [f'/{namespace}/{target}'.replace('//', '/') if target[0] != '/' else target for _, target in rules]
         nodes.append(
@@ -120,23 +133,37 @@ def camera_nodes(context: LaunchContext) -> list[Node]:
     return nodes
 
 
-def rviz_node() -> Node:
-    """Return RViz on the topics of this namespace."""
-    return Node(
-        package='rviz2',
-        executable='rviz2',
-        name='rviz',
-        namespace=LaunchConfiguration('namespace'),
-        arguments=['-d', LaunchConfiguration('rviz_config'), '-f', LaunchConfiguration('fixed_frame')],
-        parameters=[{'use_sim_time': switch('use_sim_time')}],
-        remappings=[
-            (f'/{IMAGE}', LaunchConfiguration('image_topic')),
-            (f'/{CAMERA_INFO}', LaunchConfiguration('camera_info_topic')),
-            *[(f'/cooper/{name}', f'cooper/{name}') for name in RVIZ_TOPICS],
-        ],
-        condition=IfCondition(LaunchConfiguration('use_rviz')),
-        output='screen',
-    )
+def rviz_file(path: str, cameras: list[str]) -> str:
+    """Return a configuration of RViz for these cameras: the given one, or what was made of it for several."""
+    if cameras == ['']:
+        return path
+    config = for_cameras(yaml.safe_load(Path(path).read_text(encoding='utf-8')), cameras)
+    with tempfile.NamedTemporaryFile('w', encoding='utf-8', prefix='cooper-', suffix='.rviz', delete=False) as file:
+        yaml.safe_dump(config, file, sort_keys=False)
+    return file.name
+
+
+def rviz_node(context: LaunchContext) -> list[Node]:
+    """Return RViz on the topics of this namespace, if it was asked for."""
+    if value_of(context, 'use_rviz') != 'true':
+        return []
+    cameras = cameras_of(context)
+    frame = value_of(context, 'fixed_frame') or value_of(context, 'target_frame') or frame_of(next(iter(cameras)))
+    # Image and calibration are where the driver publishes them.
+    rules = [(f'/{topic}', target) for rules in cameras.values() for topic, target in rules[:2]]
+    outputs = [f'cooper/{camera}/{name}'.replace('//', '/') for camera in cameras for name in RVIZ_TOPICS]
+    return [
+        Node(
+            package='rviz2',
+            executable='rviz2',
+            name='rviz',
+            namespace=LaunchConfiguration('namespace'),
+            arguments=['-d', rviz_file(value_of(context, 'rviz_config'), list(cameras)), '-f', frame],
+            parameters=[{'use_sim_time': switch('use_sim_time')}],
+            remappings=rules + [(f'/{name}', name) for name in outputs],
+            output='screen',
+        )
+    ]
 
 
 def generate_launch_description() -> LaunchDescription:
@@ -149,18 +176,22 @@ def generate_launch_description() -> LaunchDescription:
             argument('log_level', 'info', 'Least severe messages that are logged', LEVELS),
             argument('checkpoint', '', 'Checkpoint folder; empty: that of params_file'),
             argument('backend', '', 'What computes the model; empty: that of params_file', BACKENDS),
+            argument('target_frame', '', 'Frame of points, markers and objects; empty: that of params_file'),
             argument('cameras', '', 'Names of several cameras, by commas; empty: that of params_file'),
             argument('image_topic', IMAGE, 'Colour image to look at; {camera} stands for the name of each'),
             argument('camera_info_topic', CAMERA_INFO, 'Calibration of that camera'),
             argument('depth_topic', DEPTH, 'Measured depth registered to the image, where there is any'),
+            argument('image_transport', '', 'Transport of the image; empty: that of params_file', TRANSPORTS),
+            argument('depth_transport', '', 'Transport of the depth; empty: that of params_file', DEPTH_TRANSPORTS),
+            argument('record', '', 'Folder that questions are recorded into; empty: that of params_file'),
             argument('camera', '', 'Also start a camera: sim, or a bag, video or image folder; empty: none'),
             argument('use_respawn', 'true', 'Restart the COOPER node when it dies', SWITCH),
             argument('use_rviz', 'false', 'Start RViz', SWITCH),
             argument('rviz_config', in_share('rviz', 'cooper.rviz'), 'What RViz shows'),
-            argument('fixed_frame', 'camera_optical_frame', 'Frame that RViz draws in'),
+            argument('fixed_frame', '', 'Frame that RViz draws in; empty: target_frame, else that of the camera'),
             SetEnvironmentVariable('RCUTILS_LOGGING_BUFFERED_STREAM', '1'),
             OpaqueFunction(function=cooper_node),
             OpaqueFunction(function=camera_nodes),
-            rviz_node(),
+            OpaqueFunction(function=rviz_node),
         ]
     )

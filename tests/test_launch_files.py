@@ -10,17 +10,21 @@ import ast
 import json
 import subprocess
 import sys
+import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 import yaml
 
+from cooper_ros.rviz import for_cameras
+
 ROOT = Path(__file__).parents[1]
 ANNOTATIONS = annotations.compiler_flag
 LAUNCH = ROOT / 'launch' / 'cooper.launch.py'
 PARAMETERS = ROOT / 'config' / 'cooper.yaml'
 RVIZ = ROOT / 'rviz' / 'cooper.rviz'
+CAMERAS = ['front', 'rear']
 
 # The properties that RViz 2 (Humble to Kilted) reads of each display; it ignores every other key without a word.
 ANY_DISPLAY = {'Class', 'Enabled', 'Name', 'Value'}
@@ -127,17 +131,24 @@ def test_launch_uses_what_it_declares_and_nothing_else(launch):
     named = {call.args[-1].value for call in calls if isinstance(call.args[-1], ast.Constant)}
     # Those that are read in a loop over their names.
     loops = [node for node in ast.walk(launch.tree) if isinstance(node, ast.comprehension)]
-    texts = {each.value for loop in loops for each in ast.walk(loop.iter) if isinstance(each, ast.Constant)}
+    iterated = [each for loop in loops for each in ast.walk(loop.iter)]
+    texts = {each.value for each in iterated if isinstance(each, ast.Constant)}
+    texts |= {text for each in iterated if isinstance(each, ast.Name) for text in launch.constants.get(each.id, ())}
     assert named | (texts & declared) == declared
 
 
 @pytest.fixture(scope='module')
-def renamed(launch):
-    """Return the function of the launch file that renames topics; it needs nothing of ROS."""
-    (function,) = [node for node in launch.tree.body if getattr(node, 'name', '') == 'renamed']
-    names = dict(launch.constants)
-    exec(compile(ast.Module([function], []), LAUNCH.name, 'exec', dont_inherit=True, flags=ANNOTATIONS), names)
-    return names['renamed']
+def functions(launch):
+    """Return the functions of the launch file that need nothing of ROS, by name."""
+    found = [node for node in launch.tree.body if getattr(node, 'name', '') in ('frame_of', 'renamed', 'rviz_file')]
+    names = dict(launch.constants, Path=Path, for_cameras=for_cameras, tempfile=tempfile, yaml=yaml)
+    exec(compile(ast.Module(found, []), LAUNCH.name, 'exec', dont_inherit=True, flags=ANNOTATIONS), names)
+    return names
+
+
+@pytest.fixture(scope='module')
+def renamed(functions):
+    return functions['renamed']
 
 
 def test_topics_of_one_camera_are_renamed_as_they_are_given(renamed):
@@ -165,7 +176,9 @@ def test_launch_overrides_parameters_of_the_node(launch):
     from cooper_ros import parameters
 
     specs = {spec.name: spec for spec in parameters.SPECS}
-    assert {'checkpoint', 'backend'} <= set(specs)
+    assert set(launch.constants['PARAMETERS']) <= set(specs)
+    for name, known in (('image_transport', 'TRANSPORTS'), ('depth_transport', 'DEPTH_TRANSPORTS')):
+        assert set(launch.constants[known]) - {''} == set(specs[name].choices)
     assert set(launch.constants['BACKENDS']) - {''} == set(specs['backend'].choices)
     assert [each.value for each in BackendName] == list(specs['backend'].choices)
 
@@ -255,6 +268,54 @@ def test_rviz_understands_its_configuration(rviz):
     assert not rviz_problems(rviz)
 
 
+@pytest.fixture(scope='module')
+def several(functions):
+    """Return what RViz is started with for several cameras, as it stands in the file."""
+    path = Path(functions['rviz_file'](str(RVIZ), CAMERAS))
+    try:
+        return yaml.safe_load(path.read_text(encoding='utf-8'))
+    finally:
+        path.unlink()
+
+
+def displays_of(config, kind=''):
+    displays = config['Visualization Manager']['Displays']
+    return [display for display in displays if display['Class'].rpartition('/')[2] == kind or not kind]
+
+
+def test_rviz_is_started_with_the_given_file_for_one_camera(functions):
+    assert functions['rviz_file'](str(RVIZ), ['']) == str(RVIZ)
+
+
+def test_for_several_cameras_rviz_shows_everything_of_each(rviz, several, offered):
+    assert not rviz_problems(several)
+    of_one = [display for display in displays_of(rviz) if 'Topic' in display]
+    common = len(displays_of(rviz)) - len(of_one)
+    assert len(displays_of(several)) == len(CAMERAS) * len(of_one) + common
+    topics = {display['Topic']['Value']: display for display in displays_of(several) if 'Topic' in display}
+    cameras = {f'/{camera}/image_raw' for camera in CAMERAS}
+    assert cameras <= set(topics)
+    for topic in set(topics) - cameras:
+        assert offered[topic][0].rpartition('/')[2] == topics[topic]['Class'].rpartition('/')[2]
+    names = {display['Name'] for display in displays_of(several)}
+    docked = {display['Name'] for kind in ('Camera', 'Image') for display in displays_of(several, kind)}
+    assert docked <= set(several['Window Geometry'])
+    assert not {display['Name'] for display in of_one} & (names | set(several['Window Geometry']))
+    sources = {panel['SyncSource'] for panel in several['Panels'] if 'SyncSource' in panel}
+    assert sources <= names
+
+
+def test_each_camera_s_picture_shows_its_own_markers_alone(several):
+    for camera in displays_of(several, 'Camera'):
+        seen = dict(camera['Visibility'])
+        assert seen.pop('Value') is True
+        assert set(seen) == {display['Name'] for display in displays_of(several)} - {camera['Name']}
+        (markers,) = [name for name, visible in seen.items() if visible]
+        (display,) = [display for display in displays_of(several, 'MarkerArray') if display['Name'] == markers]
+        name = camera['Topic']['Value'].split('/')[1]
+        assert display['Topic']['Value'] == f'/cooper/{name}/markers'
+
+
 @pytest.mark.parametrize(
     ('right', 'wrong'),
     [
@@ -285,7 +346,7 @@ def offered():
         'from cooper_ros.publishers import Publishers\n'
         'rclpy.init()\n'
         "node = LifecycleNode('cooper')\n"
-        'publishers = Publishers(node, Placer(node, ""))\n'
+        f'publishers = [Publishers(node, Placer(node, ""), name) for name in {["", *CAMERAS]}]\n'
         'topics = [name for name, _ in node.get_topic_names_and_types()]\n'
         'found = {name: node.get_publishers_info_by_topic(name) for name in topics}\n'
         'told = {name: (each.topic_type, each.qos_profile.reliability.name) for name, [each] in found.items()}\n'
@@ -323,7 +384,8 @@ def test_rviz_shows_all_markers_and_nothing_else_over_the_picture(rviz):
     assert [name for name, visible in seen.items() if visible] == [displays['MarkerArray']['Name']]
 
 
-def test_everything_starts_in_one_frame(launch, rviz, given):
+def test_everything_starts_in_one_frame(launch, functions, rviz, given):
     defaults = {launch.value(call.args[0]): call.args[1] for call in launch.calls('argument')}
     fixed = rviz['Visualization Manager']['Global Options']['Fixed Frame']
-    assert launch.value(defaults['fixed_frame']) == fixed == given['camera']['frame_id']
+    assert launch.value(defaults['fixed_frame']) == launch.value(defaults['target_frame']) == ''
+    assert functions['frame_of']('') == fixed == given['camera']['frame_id']
