@@ -340,17 +340,20 @@ def test_a_slip_in_the_rviz_configuration_is_found(right, wrong):
 def offered():
     """Return type and reliability of each topic that a real node with our publishers offers, as ROS tells them."""
     program = (
-        'import json, rclpy\n'
+        'import json, rclpy, time\n'
         'from rclpy.lifecycle import LifecycleNode\n'
         'from cooper_ros.placer import Placer\n'
         'from cooper_ros.publishers import Publishers\n'
         'rclpy.init()\n'
         "node = LifecycleNode('cooper')\n"
         f'publishers = [Publishers(node, Placer(node, ""), name) for name in {["", *CAMERAS]}]\n'
-        'topics = [name for name, _ in node.get_topic_names_and_types()]\n'
-        'found = {name: node.get_publishers_info_by_topic(name) for name in topics}\n'
-        'told = {name: (each.topic_type, each.qos_profile.reliability.name) for name, [each] in found.items()}\n'
-        'print(json.dumps(told))\n'
+        'def told(topic):\n'
+        '    while True:\n'  # ROS tells of a publisher a moment after it was made
+        '        for each in node.get_publishers_info_by_topic(topic):\n'
+        '            if each.node_name == node.get_name():\n'
+        '                return each.topic_type, each.qos_profile.reliability.name\n'
+        '        time.sleep(0.01)\n'
+        'print(json.dumps({each.topic_name: told(each.topic_name) for each in node.publishers}))\n'
         'rclpy.shutdown()\n'
     )
     done = subprocess.run([sys.executable, '-c', program], cwd=ROOT, capture_output=True, text=True, timeout=60)

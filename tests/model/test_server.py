@@ -27,6 +27,8 @@ from cooper_model.types import AnswerReady, CameraIntrinsics, Frame, ImageReady
 from tests.random_checkpoint import write_random_checkpoint
 
 START_SECONDS = 600.0  # on a machine that does other things too
+STARTS = 5
+TOO_SLOW = 'The current node timed out during startup'
 FRAME = Frame(
     np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8), CameraIntrinsics(70, 70, 40, 30, 80, 60)
 )
@@ -63,9 +65,22 @@ class ServerProcess:
         command = [sys.executable, '-m', 'cooper_cli.main', 'serve', '--replicas', '2', '--port', str(self.port)]
         command += ['--checkpoint', str(checkpoint), '--backend', 'torch', '--device', 'cpu', '--object-store', '100']
         self._log = log
-        with log.open('wb') as file:
-            self._process = subprocess.Popen(command, stdout=file, stderr=file)
-        self.wait(lambda: b'serving' in log.read_bytes(), 'the start of the server', START_SECONDS)
+        for _ in range(STARTS):
+            with log.open('wb') as file:
+                self._process = subprocess.Popen(command, stdout=file, stderr=file)
+            if self._serves():
+                return
+        pytest.fail(f'Ray gave up {STARTS} times: {log.read_text()}')
+
+    def _serves(self):
+        """Wait for the server; False where Ray's agent took longer than 15 s to start, which Ray lets nobody change."""
+        try:
+            self.wait(lambda: b'serving' in self._log.read_bytes(), 'start of the server', START_SECONDS)
+        except AssertionError as error:
+            if TOO_SLOW not in str(error):
+                raise
+            return False
+        return True
 
     def wait(self, ready, what, seconds=120.0):
         deadline = time.monotonic() + seconds
@@ -89,8 +104,8 @@ class ServerProcess:
     def stop(self):
         mine = [self._process.pid, *children(self._process.pid)]
         self._process.send_signal(signal.SIGTERM)
-        status = self._process.wait(120)
-        deadline = time.monotonic() + 30
+        status = self._process.wait(180)
+        deadline = time.monotonic() + 120
         while (left := [pid for pid in mine if Path(f'/proc/{pid}').exists()]) and time.monotonic() < deadline:
             time.sleep(0.1)
         return status, left

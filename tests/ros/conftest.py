@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PATIENCE = 60.0
+PATIENCE = 150.0  # on a machine that does other things too
 WIDTH, HEIGHT = 161, 121
 
 try:

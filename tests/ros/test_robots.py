@@ -56,4 +56,4 @@ def test_two_domains(start_node, tools, picture, monkeypatch):
     assert len({probe.context.get_domain_id() for _, probe, _ in robots}) == 2
     check_apart(robots, tools)
     for _, probe, _ in robots:
-        assert [name for name, _ in probe.node.get_node_names_and_namespaces()].count('cooper') == 1
+        assert probe.node.get_node_names_and_namespaces().count(('cooper', '/')) == 1

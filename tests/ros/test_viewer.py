@@ -24,6 +24,10 @@ from tests.ros.rrd import Recording  # noqa: E402
 
 QUESTION = 'How far away is the red ball?'
 MODULE = 'cooper_ros.viewer'
+SHOWN = {
+    'world/camera', 'world/camera/image', 'world/camera/depth', 'world/camera/instances', 'depth/color',
+    'segmentation/overlay', 'world/points', 'world/objects', 'world/relations', 'world/answer', 'answer',
+}  # fmt: skip
 
 
 @pytest.fixture(scope='module')
@@ -36,27 +40,29 @@ def run(start_node, picture, tools, tmp_path_factory):
     path = folder / 'live.rrd'
     viewer = RosProcess(MODULE, {'save': str(path), 'show': 'none'}, folder / 'viewer.log')
     with viewer:
-        # What is said before the viewer listens is not repeated for it.
-        heard = lambda: probe.node.count_subscribers(f'{probe.target}/answers') > 0 and path.is_file()  # noqa: E731
-        tools.wait_for(lambda: heard() or viewer.returncode is not None, 'the viewer')
-        viewer.require_alive()
         camera = tools.camera(probe, picture)
         client = ActionClient(probe.node, Ask, f'{probe.target}/ask')
         assert client.wait_for_server(60)
 
-        def answered():
-            goal = probe.wait(client.send_goal_async(Ask.Goal(question=QUESTION, mode='perception')), 'goal response')
-            result = probe.wait(goal.get_result_async(), 'result').result
-            return result if result.success else None
+        def ask(question, mode):
+            viewer.require_alive()
+            goal = probe.wait(client.send_goal_async(Ask.Goal(question=question, mode=mode)), 'goal response')
+            return probe.wait(goal.get_result_async(), 'result').result
 
-        result = tools.wait_for(answered, 'an answer')
-        # Names of entities stand in the file as they are, long before it is complete.
-        last = b'thoughts/failure', b'world/points', b'world/relations', b'world/answer', b'segmentation/overlay'
+        def written(names):
+            # Names of entities stand in the file as they are, long before it is complete.
+            content = path.read_bytes() if path.is_file() else b''
+            return all(name.encode() in content for name in names)
+
+        # What is said before the viewer listens is not repeated for it: it has to hear of both ways of being told.
+        tools.wait_for(
+            lambda: ask('Is it there?', 'direct').success and written(('thoughts/answer', 'thinking')), 'the viewer'
+        )
+        result = ask(QUESTION, 'perception')
 
         def told():
             refused = probe.call(Query, 'query', Query.Request(question='', mode='direct'))
-            content = path.read_bytes()
-            return refused if all(name in content for name in last) else None
+            return refused if written(('thoughts/failure', *SHOWN)) else None
 
         refused = tools.wait_for(told, 'the last words to be written')
         camera.stop()
@@ -67,12 +73,8 @@ def run(start_node, picture, tools, tmp_path_factory):
 
 def test_everything_that_rviz_shows_is_there_on_the_time_line_of_the_images(run):
     recording, sent, _, _ = run
-    entities = {
-        'world/camera', 'world/camera/image', 'world/camera/depth', 'world/camera/instances', 'depth/color',
-        'segmentation/overlay', 'world/points', 'world/objects', 'world/relations', 'world/answer', 'answer',
-    }  # fmt: skip
-    assert entities <= set(recording.tables)
-    for entity in entities:
+    assert set(recording.tables) >= SHOWN
+    for entity in SHOWN:
         assert recording.stamps(entity) <= sent, entity
     assert len(recording.stamps('world/camera/image')) > 1
     assert len(recording.reader.blueprints()) == 1
@@ -99,6 +101,7 @@ def test_boxes_have_names_and_arrows_lead_from_box_to_box(run):
 
 def test_thoughts_and_the_answer_are_a_log(run):
     recording, _, result, _ = run
+    assert result.success
     assert QUESTION in recording.texts('thoughts/question')
     assert result.answer in recording.texts('thoughts/answer')
     logged = recording.texts('thoughts/thought')
