@@ -51,13 +51,15 @@ without_tensorrt = pytest.mark.skipif(
 
 # Calls into the library
 
-# Torch itself is not looked into: it is large, and not what is checked.
+# No other library is looked into: they are large, and not what is checked.
 MYPY = """
 [mypy]
-follow_imports = silent
+follow_imports = skip
 ignore_missing_imports = true
 check_untyped_defs = true
-[mypy-numpy.*,torch.*,cooper_model.backends.graph_backend]
+[mypy-tensorrt.*,tensorrt_bindings.*,cooper_model.*]
+follow_imports = silent
+[mypy-cooper_model.backends.graph_backend]
 follow_imports = skip
 """
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,6 @@ from cooper_model.backends.failures import BackendFailed
 from cooper_model.loading import Source
 from cooper_model.types import Frame
 from cooper_ros.inference import Inference, Question, Settings
-from tests.random_checkpoint import tiny_config, write_random_checkpoint
 
 pytest.importorskip('onnxruntime')
 
@@ -25,20 +24,12 @@ def never() -> bool:
     return False
 
 
-@pytest.fixture
-def checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setenv('COOPER_CACHE', str(tmp_path / 'cache'))
-    config = tiny_config()
-    small = replace(config, decoder=replace(config.decoder, num_layers=1), vision=replace(config.vision, num_layers=1))
-    return str(write_random_checkpoint(tmp_path / 'checkpoint', config=small))
-
-
 @pytest.mark.skipif(importlib.util.find_spec('tensorrt') is not None, reason='TensorRT is installed here')
 def test_the_next_best_backend_serves_without_tensorrt_and_after_a_breakdown(
-    checkpoint: str, caplog: pytest.LogCaptureFixture
+    tiny_checkpoint: Path, tiny_graphs: Callable[[int], Path], caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING):
-        model = Inference(Source(checkpoint, 'tensorrt', 'cpu', None))
+        model = Inference(Source(tiny_checkpoint, 'tensorrt', 'cpu', tiny_graphs(20)))
     assert model.backend == 'onnx'
     assert 'the tensorrt backend cannot be used, onnx is: TensorRT is not installed' in caplog.text
     before = model.perceive(FRAME, ('depth',), Settings(seed=2), never)
@@ -54,16 +45,16 @@ def test_the_next_best_backend_serves_without_tensorrt_and_after_a_breakdown(
     assert answer.mode == 'direct'
 
 
-def test_torch_has_no_next_best_and_says_why_it_failed(checkpoint: str) -> None:
-    model = Inference(Source(checkpoint, 'torch', 'cpu', None))
+def test_torch_has_no_next_best_and_says_why_it_failed(tiny_checkpoint: Path) -> None:
+    model = Inference(Source(tiny_checkpoint, 'torch', 'cpu', None))
     with pytest.raises(ValueError, match='modalities are'):
         model.perceive(FRAME, (), Settings(), never)
     assert model.backend == 'torch'
 
 
-def test_sampler_and_number_type_act_on_what_is_drawn(checkpoint: str) -> None:
+def test_sampler_and_number_type_act_on_what_is_drawn(tiny_checkpoint: Path) -> None:
     def drawn(dtype: str, **sampler: object) -> np.ndarray:
-        model = Inference(Source(checkpoint, 'torch', 'cpu', dtype=dtype))
+        model = Inference(Source(tiny_checkpoint, 'torch', 'cpu', dtype=dtype))
         return model.perceive(FRAME, ('depth',), Settings(sampler=sampler), never).depth.relative
 
     plain = drawn('auto')
