@@ -14,6 +14,7 @@ from cooper_model.transforms import resize
 from cooper_model.types import UNLABELLED, Modality
 from cooper_sim.records import Record, SimDataset
 from cooper_sim.scoring import nearest
+from cooper_sim.types import Sample
 from training.datasets.base import DataEntry, Example, MapTruth, ModelInput, Target
 from training.datasets.report import ReadReport
 from training.datasets.scores import depth_values, segmentation_values
@@ -26,6 +27,19 @@ class Pictures:
     image: np.ndarray
     depth: np.ndarray
     segmentation: np.ndarray
+
+
+def true_pictures(scene: Record | Sample, config: CooperConfig) -> Pictures:
+    """Return a scene's image and its two true maps as a model of this configuration would draw them."""
+    image = resize(scene.image, config.vae_transform)
+    height, width = image.shape[:2]
+    ids, metres = nearest(scene.ids, height, width), nearest(scene.depth, height, width)
+    table = np.full(256, UNLABELLED, np.uint8)
+    for thing in scene.visible:
+        table[thing.id] = config.colour_code.names.index(thing.kind)
+    segmentation = encode_segmentation(table[ids], ids, config.colour_code)
+    depth = encode_depth(metres, config.depth_range_of(scene.intrinsics))
+    return Pictures(image, depth, segmentation)
 
 
 class SimulatedScenes:
@@ -44,7 +58,6 @@ class SimulatedScenes:
             raise ValueError(f'{folder}: simulated scenes are not mirrored, their texts say left and right; drop flip')
         self.records = SimDataset(folder)
         self.report = ReadReport(self.name, used=len(self.records))
-        self._classes = {name: number for number, name in enumerate(config.colour_code.names)}
 
     def __len__(self) -> int:
         return len(self.records)
@@ -59,15 +72,7 @@ class SimulatedScenes:
 
     def pictures_of(self, record: Record) -> Pictures:
         """Return the same of a record at hand."""
-        image = resize(record.image, self.config.vae_transform)
-        height, width = image.shape[:2]
-        ids, metres = nearest(record.ids, height, width), nearest(record.depth, height, width)
-        table = np.full(256, UNLABELLED, np.uint8)
-        for thing in record.visible:
-            table[thing.id] = self._classes[thing.kind]
-        segmentation = encode_segmentation(table[ids], ids, self.config.colour_code)
-        depth = encode_depth(metres, self.config.depth_range_of(record.intrinsics))
-        return Pictures(image, depth, segmentation)
+        return true_pictures(record, self.config)
 
     def example(self, number: int, rng: np.random.Generator | None = None, maps: bool = True) -> Example:
         """Return one scene; see :class:`training.datasets.base.DataSet`."""
