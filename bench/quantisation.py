@@ -1,10 +1,11 @@
 """What fewer bits cost: `cooper eval` for each setting, on the same scenes with the same noise.
 
-    python -m bench.quantisation [--settings none int8 int4] [--scenes 200] [--out runs/quantisation.json]
+    python -m bench.quantisation [--settings none int8 int4] [--scenes 100] [--out runs/quantisation.json]
     python -m bench.quantisation --out runs/quantisation.json --table docs/performance.md
 
-Settings are those of `cooper eval --quantise`. Where the processor has no kernel for a format, weights are rounded and
-back: quality is that of the format, speed is not, so times are left out. Settings that ``--out`` holds already are not
+Settings are those of `cooper eval --quantise`; by default those that `cooper plan` chooses from. Answers are direct
+ones unless --modes says otherwise. Where the processor has no kernel for a format, weights are rounded and back:
+quality is that of the format, speed is not, so times are left out. Settings that ``--out`` holds already are not
 measured again.
 """
 
@@ -24,14 +25,11 @@ from cooper_model.quantise import FULL, Quantisation
 SETTINGS = (
     FULL,
     'understanding=int8',
-    'understanding=int4',
-    'generation=w8a8',
-    'generation=fp8',
-    'generation=int4',
-    'lm_head=int8',
-    'lm_head=int4',
     'int8',
-    'int4',
+    'int8-fp8',
+    'int4-fp8,lm_head=int8',
+    'int4-int4,lm_head=int8',
+    'int4-int4,lm_head=int4',
 )
 FIGURES = (('depth', 'abs_rel'), ('depth', 'delta1'), ('segmentation', 'miou'), ('answers', 'overall'))
 
@@ -44,7 +42,7 @@ def table(record: dict[str, Any]) -> str:
         cells = [_cell(entry[part], name) for part, name in FIGURES]
         rows.append(f'| {" | ".join([f"`{setting}`", *cells])} |')
     last = list(record['by_setting'].values())[-1]
-    where = f'{record["checkpoint"]}, {record["scenes"]} scenes, seed {record["seed"]}'
+    where = f'{record["checkpoint"]}, {record["scenes"]} scenes, mode {record["modes"]}, seed {record["seed"]}'
     return '\n'.join([*rows, '', f'`python -m bench.quantisation`; {where}; {last["machine"]}; {last["date"]}'])
 
 
@@ -60,7 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--checkpoint', metavar='DIR', help='default the shipped nano')
     parser.add_argument('--settings', nargs='+', default=SETTINGS)
-    parser.add_argument('--scenes', type=int, default=200)
+    parser.add_argument('--scenes', type=int, default=100)
+    parser.add_argument('--modes', default='direct', help='as of cooper eval; the first counts')
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--workers', type=int, default=0)
     parser.add_argument('--out', type=Path, default=Path('runs/quantisation.json'))
@@ -80,12 +79,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _measure_all(given: argparse.Namespace) -> dict[str, Any]:
     for setting in given.settings:
         Quantisation.parse(setting)  # before hours of work
-    asked = {'checkpoint': given.checkpoint or 'nano', 'scenes': given.scenes, 'seed': given.seed}
+    asked = {'checkpoint': given.checkpoint or 'nano', 'scenes': given.scenes, 'modes': given.modes, 'seed': given.seed}
     record = _read(given.out) if given.out.is_file() else {**asked, 'by_setting': {}}
     differing = [name for name, value in asked.items() if record.get(name) != value]
     if differing:
         raise ValueError(f'{given.out} was measured with another {", ".join(differing)}; choose another --out')
-    further = ['--scenes', str(given.scenes), '--seed', str(given.seed), '--workers', str(given.workers)]
+    further = ['--scenes', str(given.scenes), '--modes', given.modes]
+    further += ['--seed', str(given.seed), '--workers', str(given.workers)]
     further += ['--checkpoint', given.checkpoint] if given.checkpoint else []
     for setting in given.settings:
         if setting not in record['by_setting']:

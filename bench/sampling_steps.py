@@ -2,11 +2,14 @@
 
     python -m bench.sampling_steps [--samplers euler adams] [--steps 1 2 4 8 15 30] [--scenes 200]
     python -m bench.sampling_steps --out runs/sampling_steps.json --table docs/results.md
+    python -m bench.sampling_steps --samplers euler heun adams --evaluations 1 2 4 8 --out runs/samplers.json
+    python -m bench.sampling_steps --out runs/samplers.json --table docs/results.md --mark samplers
 
 N steps are N + 1 points of time. The same scenes and the same noise are used every time, and what differs is compared
 scene by scene with the most steps of the first sampler. Samplers are what ``flow.parse_sampler`` reads, for example
-``heun`` or ``euler,reuse=0.1``. What ``--out`` holds already is not measured again. The line below the table
-says whether four steps lose more than two per cent of depth's accuracy against the most.
+``heun`` or ``euler,reuse=0.1``. With ``--evaluations`` each makes the most steps that ask the network no more often
+than that for a map. What ``--out`` holds already is not measured again. The line below the table says whether four
+steps lose more than two per cent of depth's accuracy against the most.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import Progress
 
+from bench.network_evaluations import NetworkCounter, with_evaluations
 from bench.tables import fill_marks
 from cooper_cli.evaluation import DISTRIBUTION, SceneResult, Setup, measure_scenes, scene_seeds
 from cooper_cli.machine import describe_machine
@@ -72,18 +76,21 @@ def table(record: dict[str, Any]) -> str:
     rows_by_name = dict(sorted(record['by_sampler'].items(), key=lambda item: _order(record, item[0])))
     names = [(part, name) for part, listed in FIGURES.items() for name in listed]
     best = _reference(record)
-    heads = ['sampler', 'steps', *(name for _, name in names), f'AbsRel against {_label(best)}', 'seconds']
+    counted = all('evaluations' in entry for entry in rows_by_name.values())
+    heads = ['sampler', 'steps', *(['evaluations'] if counted else []), *(name for _, name in names)]
+    heads += [f'AbsRel against {_label(best)}', 'seconds']
     rows = [f'| {" | ".join(heads)} |', '|---' * len(heads) + '|']
     for key, entry in rows_by_name.items():
         sampler, _, steps = key.rpartition(',steps=')
         change = _change(record, key)
         told = '-' if change is None else f'{change["mean"]:+.1%} ({change["low"]:+.1%} to {change["high"]:+.1%})'
         seconds = f'{entry["seconds"]:.3f}'
-        cells = [sampler, steps, *(_figure(entry[part], name) for part, name in names), told, seconds]
+        evaluations = [f'{entry["evaluations"]:.3g}'] if counted else []
+        cells = [sampler, steps, *evaluations, *(_figure(entry[part], name) for part, name in names), told, seconds]
         rows.append(f'| {" | ".join(cells)} |')
     where = f'{record["checkpoint"]}, {record["scenes"]} scenes, seed {record["seed"]}'
     below = f'`python -m bench.sampling_steps`; {where}; {record["machine"]}; {record["date"]}'
-    return '\n'.join([*rows, '', *_few_steps(record), below])
+    return '\n'.join([*rows, '', *([] if counted else _few_steps(record)), below])
 
 
 def _label(key: str) -> str:
@@ -136,7 +143,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--checkpoint', type=Path, metavar='DIR', help='default the shipped nano')
     parser.add_argument('--samplers', nargs='+', default=['euler'])
-    parser.add_argument('--steps', type=int, nargs='+', default=STEPS)
+    numbers = parser.add_mutually_exclusive_group()
+    numbers.add_argument('--steps', type=int, nargs='+', default=STEPS)
+    numbers.add_argument('--evaluations', type=int, nargs='+', default=(), help='of the network, in place of steps')
     parser.add_argument('--shift', type=float, help="time shift of the sampler; default the checkpoint's own")
     parser.add_argument('--scenes', type=int, default=200)
     parser.add_argument('--seed', type=int, default=0)
@@ -144,10 +153,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument('--workers', type=int, default=1)
     parser.add_argument('--out', type=Path, default=Path('runs/sampling_steps.json'))
     parser.add_argument('--table', type=Path, metavar='DOCUMENT', help='write what --out holds there, measure nothing')
+    parser.add_argument('--mark', default='sampling_steps', help='name of the place in the document')
     given = parser.parse_args(arguments)
     try:
         if given.table:
-            text = fill_marks(given.table.read_text(encoding='utf-8'), {'sampling_steps': table(_read(given.out))})
+            text = fill_marks(given.table.read_text(encoding='utf-8'), {given.mark: table(_read(given.out))})
             given.table.write_text(text, encoding='utf-8')
             return
         sys.stdout.write(table(_measure_all(given)) + '\n')
@@ -156,8 +166,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _measure_all(given: argparse.Namespace) -> dict[str, Any]:
-    if min(given.steps) < 1 or given.scenes < 2:
-        raise ValueError(f'steps {given.steps} and scenes {given.scenes}: expected steps from 1 and scenes from 2')
+    if min([*given.steps, *given.evaluations]) < 1 or given.scenes < 2:
+        numbers = given.evaluations or given.steps
+        raise ValueError(f'steps {numbers} and scenes {given.scenes}: expected steps from 1 and scenes from 2')
     threads = 1 if given.workers > 1 else None
     sampler = '' if given.shift is None else f'shift={given.shift}'
     model = ModelChoice(given.checkpoint, device=given.device, threads=threads, sampler=sampler)
@@ -174,12 +185,17 @@ def _measure_all(given: argparse.Namespace) -> dict[str, Any]:
     differing = [name for name in asked if record.get(name) != asked[name]]
     if differing:
         raise ValueError(f'{given.out} was measured with another {", ".join(differing)}; choose another --out')
-    names = [f'{sampler},steps={steps}' for sampler in given.samplers for steps in given.steps]
-    for name in names:
-        parse_sampler(name)  # before hours of work
-    for name in names:
+    for sampler in given.samplers:
+        parse_sampler(f'{setup.model.sampler},{sampler}')  # before hours of work
+    names: dict[str, dict[str, float]] = {}
+    if given.evaluations:
+        found = with_evaluations(given.samplers, given.evaluations, NetworkCounter(model, given.seed))
+        names = {name: {'evaluations': count} for name, count in found.items()}
+    else:
+        names = {f'{sampler},steps={steps}': {} for sampler in given.samplers for steps in given.steps}
+    for name, told in names.items():
         if name not in record['by_sampler']:
-            record['by_sampler'][name] = measure(setup, name, given.scenes, given.workers)
+            record['by_sampler'][name] = told | measure(setup, name, given.scenes, given.workers)
             record |= describe_machine()
             given.out.parent.mkdir(parents=True, exist_ok=True)
             given.out.write_text(json.dumps(plain(record), indent=1) + '\n', encoding='utf-8')

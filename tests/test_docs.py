@@ -309,8 +309,8 @@ def test_marks_of_measurements_are_closed_and_known(document):
     text = read(document)
     opened = re.findall(r'<!-- bench:(\w+) -->\n', text)
     # Of programs in bench/, each with its own table.
-    programs = {'experiment', 'fits', 'full', 'quantisation', 'real_images', 'retrain', 'sampling_steps'}
-    assert set(opened) - {'NAME'} <= programs | set(MEASUREMENTS)
+    programs = {'backends', 'experiment', 'fits', 'full', 'quantisation', 'real_images', 'retrain', 'samplers'}
+    assert set(opened) - {'NAME'} <= programs | {'sampling_steps'} | set(MEASUREMENTS)
     assert len(opened) == text.count('<!-- /bench -->')
 
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 
 import pytest
 
-from bench import quantisation
 from bench.performance import fitting_table, full_table
 
 ROOT = Path(__file__).parents[2]
@@ -35,31 +33,3 @@ def test_the_full_benchmark_shows_measured_floor_and_share():
     assert 'peak 2.0 GB of the process, 31.0 GB of the GPU' in lines[-1] and lines[-1].endswith('2026-01-01')
     with pytest.raises(ValueError, match="'nano'"):
         full_table({'workload': 'nano'})
-
-
-def evaluated(abs_rel):
-    return {'depth': {'abs_rel': abs_rel, 'abs_rel_95': [0.1, 0.2], 'delta1': None}, 'segmentation': {'miou': 0.5},
-            'answers': {'overall': 0.6}, **WHERE}  # fmt: skip
-
-
-def test_settings_are_told_one_a_row(tmp_path):
-    by_setting = {'none': evaluated(0.15), 'int4': evaluated(0.17)}
-    record = {'checkpoint': 'nano', 'scenes': 4, 'seed': 0, 'by_setting': by_setting}
-    kept, document = tmp_path / 'kept.json', tmp_path / 'page.md'
-    kept.write_text(json.dumps(record))
-    document.write_text('<!-- bench:quantisation -->\nold\n<!-- /bench -->\n')
-    quantisation.main(['--out', str(kept), '--table', str(document)])
-    lines = document.read_text().splitlines()
-    assert '| `none` | 0.150 ± 0.050 | - | 0.500 | 0.600 |' in lines
-    assert '| `int4` | 0.170 ± 0.050 | - | 0.500 | 0.600 |' in lines
-
-
-def test_records_of_other_scenes_are_not_mixed(tmp_path, capsys):
-    kept = tmp_path / 'kept.json'
-    kept.write_text(json.dumps({'checkpoint': 'nano', 'scenes': 4, 'seed': 0, 'by_setting': {}}))
-    with pytest.raises(SystemExit):
-        quantisation.main(['--out', str(kept), '--scenes', '5'])
-    assert 'another scenes' in capsys.readouterr().err
-    with pytest.raises(SystemExit):
-        quantisation.main(['--out', str(kept), '--settings', 'int3'])
-    assert "'int3'" in capsys.readouterr().err

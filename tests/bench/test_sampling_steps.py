@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from bench.network_evaluations import with_evaluations
 from bench.sampling_steps import main, relative_change, table
 
 
@@ -84,11 +85,39 @@ def test_steps_are_measured_once(tmp_path, capsys):
     assert 'another seed' in capsys.readouterr().err
 
 
+def test_samplers_are_given_as_many_steps_as_their_evaluations_allow():
+    def count(name: str) -> float:
+        sampler, _, steps = name.rpartition(',steps=')
+        return {'euler': int(steps), 'heun': 2 * int(steps), 'euler,reuse=0.2': min(int(steps), 3)}[sampler]
+
+    assert with_evaluations(['euler', 'heun', 'euler,reuse=0.2'], [1, 4], count) == {
+        'euler,steps=1': 1, 'euler,steps=4': 4,
+        'heun,steps=2': 4,
+        'euler,reuse=0.2,steps=1': 1, 'euler,reuse=0.2,steps=16': 3,
+    }  # fmt: skip
+
+
+def test_samplers_are_compared_at_equal_evaluations(tmp_path, capsys):
+    out, document = tmp_path / 'samplers.json', tmp_path / 'results.md'
+    samplers = ['--samplers', 'euler', 'heun', 'adams,reuse=0.9']
+    main([*samplers, '--evaluations', '2', '--scenes', '2', '--out', str(out), '--device', 'cpu'])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith('| sampler | steps | evaluations | abs_rel |') and 'against 2 steps of euler' in lines[0]
+    assert lines[2].startswith('| euler | 2 | 2 |') and lines[3].startswith('| heun | 1 | 2 |')
+    found = json.loads(out.read_text())['by_sampler']
+    assert set(found) > {'euler,steps=2', 'heun,steps=1'} and all(entry['evaluations'] <= 2 for entry in found.values())
+    document.write_text('<!-- bench:samplers -->\n<!-- /bench -->\n')
+    main(['--out', str(out), '--table', str(document), '--mark', 'samplers'])
+    assert '| heun | 1 | 2 |' in document.read_text()
+
+
 def test_wrong_numbers_are_told(tmp_path, capsys):
     out = ['--out', str(tmp_path / 'none.json')]
     (tmp_path / 'document.md').write_text('')
     wrong = {
         ('--steps', '0'): 'expected steps from 1',
+        ('--evaluations', '0'): 'expected steps from 1',
+        ('--evaluations', '2', '--steps', '4'): 'not allowed with',
         ('--samplers', 'rk4'): "'rk4' is unknown",
         ('--scenes', '1'): 'scenes from 2',
         ('--table', str(tmp_path / 'document.md')): 'none.json is missing',
