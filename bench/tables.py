@@ -56,11 +56,16 @@ def table(record: dict[str, Any]) -> str:
     return f'{body}\n\n`{record["command"]}`; {where}; {record["date"]}'
 
 
+def unit_of(figure: str) -> str:
+    """Return the unit of a figure by the end of its name; empty for what has none."""
+    return next((UNITS[end] for end in UNITS if figure.endswith(f'_{end}')), '')
+
+
 def _speed(record: dict[str, Any]) -> str:
     rows = ['| figure | median |', '|---|---|']
     for name, value in record.items():
-        unit = next((UNITS[end] for end in UNITS if name.endswith(f'_{end}')), None)
-        if unit is not None and isinstance(value, (int, float)):
+        unit = unit_of(name)
+        if unit and isinstance(value, (int, float)):
             rows.append(f'| `{name}` | {value:.3g} {unit} |')
     return '\n'.join(rows)
 
