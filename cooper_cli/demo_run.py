@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from itertools import chain, cycle, repeat
 from pathlib import Path
@@ -89,16 +90,11 @@ class Demo:
         return self.report
 
     def _run(self, stack: ExitStack, kind: SourceKind, compressed: bool) -> None:
-        out = self.settings.out
         began = time.monotonic()
         client = stack.enter_context(CooperClient(namespace=self.namespace))
         viewer = self._start_viewer(stack, compressed)
-        node = stack.enter_context(
-            RosProcess('cooper_ros.node', self._node_parameters(compressed), out / 'node.log', self.namespace)
-        )
-        camera = stack.enter_context(
-            RosProcess('cooper_ros.camera', self._camera_parameters(kind), out / 'camera.log', self.namespace)
-        )
+        node = self._start(stack, 'cooper_ros.node', self._node_parameters(compressed), 'node.log')
+        camera = self._start(stack, 'cooper_ros.camera', self._camera_parameters(kind), 'camera.log')
         watcher = Watcher(client.node, self.namespace, compressed, self.settings.seconds / 6)
         self.tell(f'node {node.pid} and camera {camera.pid} started in ROS domain {os.environ["ROS_DOMAIN_ID"]}')
 
@@ -135,8 +131,11 @@ class Demo:
         if not self.settings.recording:
             return []
         parameters = {'save': self.settings.recording, 'compressed': compressed}
-        log = self.settings.out / 'viewer.log'
-        return [stack.enter_context(RosProcess(VIEWER_MODULE, parameters, log, self.namespace))]
+        return [self._start(stack, VIEWER_MODULE, parameters, 'viewer.log')]
+
+    def _start(self, stack: ExitStack, module: str, parameters: Mapping[str, Any], log: str) -> RosProcess:
+        with uninterrupted():
+            return stack.enter_context(RosProcess(module, parameters, self.settings.out / log, self.namespace))
 
     def _node_parameters(self, compressed: bool) -> dict[str, Any]:
         settings = self.settings
@@ -249,6 +248,21 @@ class Demo:
         report.foreign_headers = {str(header): sorted(names) for header, names in watcher.foreign_headers().items()}
         report.distinct_images = watcher.input_count
         report.pictures = watcher.pictures()
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Hold interrupts back until the end, so that no process is started and then not known of."""
+    held: list[int] = []
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    handlers = [signal.signal(number, lambda number, _: held.append(number)) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, handlers, strict=True):
+            signal.signal(number, handler)
+    for number in held[:1]:
+        signal.raise_signal(number)
 
 
 def _images_of(source: str) -> tuple[bool, int]:

@@ -32,7 +32,8 @@ def ask(*arguments):
 @pytest.fixture(scope='module')
 def running(tmp_path_factory, random_checkpoint, tools):
     folder = tmp_path_factory.mktemp('logs')
-    node = start(folder / 'node', 'node', '--checkpoint', random_checkpoint, '--rate', '0')
+    old = ('--', '-p', 'max_image_age:=0.0')  # a camera that waits for its turn sends nothing new
+    node = start(folder / 'node', 'node', '--checkpoint', random_checkpoint, '--rate', '0', *old)
     camera = start(folder / 'camera', 'camera', '--hold', '--seed', '3', '--rate', '5')
     processes = {'node': node, 'camera': camera}
     try:

@@ -18,6 +18,7 @@ from rerun.chunk import RrdReader
 pytest.importorskip('rclpy')
 
 from cooper_cli.demo_report import Asked, Report, check
+from cooper_cli.demo_run import uninterrupted
 from cooper_ros.client import Question, Reply
 from cooper_ros.processes import ProcessFailed, RosProcess, ros_arguments
 
@@ -129,6 +130,19 @@ def test_an_interrupted_demo_leaves_no_process(tmp_path, random_checkpoint, numb
     demo.send_signal(number)
     assert demo.wait(60) == 130
     assert processes_of(tmp_path) == []
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_waits_until_a_started_process_is_known(number):
+    known = []
+    before = signal.signal(number, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt), uninterrupted():
+            signal.raise_signal(number)
+            known.append('process')
+        assert known and signal.getsignal(number) is signal.default_int_handler
+    finally:
+        signal.signal(number, before)
 
 
 def test_a_process_that_ends_shows_its_log(tmp_path):
