@@ -39,12 +39,17 @@ Rounds = dict[str, dict[str, list[float]]]
 
 
 def compare(backends: Mapping[str, Backend], rounds: int, seed: int) -> Rounds:
-    """Return the figures of every round, by back end and name."""
+    """Return the figures of every round, by back end and name.
+
+    :raises ValueError: there is nothing to compare, since no token was decoded
+    """
     found: Rounds = {name: {} for name in backends}
     for number in range(rounds):
         for name, backend in backends.items():
             note(f'round {number + 1} of {rounds}: {name}')
             for figure, value in model_figures(backend, Clock(1, finisher(backend)), seed=seed).items():
+                if value == 0:
+                    raise ValueError(f'{figure} of {name} is 0: the model ended its text at once; give another --seed')
                 found[name].setdefault(figure, []).append(value)
     return found
 
