@@ -97,7 +97,8 @@ class Experiment:
             return
         self.train(stage, seed)
         checkpoint = folder / 'checkpoint'
-        _run(['-m', 'training.export', '--run', str(folder), '--out', str(checkpoint)])
+        exported = ['--run', str(folder), '--autoencoder', self.common['autoencoder'], '--out', str(checkpoint)]
+        _run(['-m', 'training.export', *exported])
         wanted = ['--scenes', str(self.scenes), '--seed', str(self.eval_seed), '--modes', mode, '--json']
         wanted += ['--answers', str(folder / f'{mode}.jsonl')]
         found = _run(['-m', 'cooper_cli.main', 'eval', '--checkpoint', str(checkpoint), *wanted])

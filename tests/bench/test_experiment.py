@@ -90,3 +90,17 @@ def test_without_the_first_variant_there_is_no_table(experiment: Experiment) -> 
     write(experiment.folder(entry['stage'], 1), entry['mode'], [True, False, True], 1.0)
     with pytest.raises(ValueError, match='base is not scored'):
         table(experiment)
+
+
+def test_a_finished_stage_is_exported_with_the_autoencoder_it_was_trained_with(
+    experiment: Experiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commands: list[list[str]] = []
+    monkeypatch.setattr('bench.experiment._run', lambda arguments: commands.append(arguments) or '{}')
+    folder = experiment.folder('answers', 1)
+    folder.mkdir(parents=True)
+    (folder / 'done').touch()
+    experiment.score('base', 1)
+    exported, scored = commands
+    assert exported[exported.index('--autoencoder') + 1] == experiment.common['autoencoder']
+    assert scored[scored.index('--checkpoint') + 1] == exported[exported.index('--out') + 1]
