@@ -140,7 +140,7 @@ def _run(arguments: list[str]) -> str:
 
 
 def table(experiment: Experiment) -> str:
-    """Return accuracy and rate of perceiving of every variant that has been scored, mean over seeds.
+    """Return accuracy and rate of perceiving of every variant that has been scored, mean over seeds, then by category.
 
     :raises ValueError: nothing is scored, or the first variant is not
     """
@@ -149,18 +149,27 @@ def table(experiment: Experiment) -> str:
     if first not in scored:
         raise ValueError(f'{first} is not scored in {experiment.out}; run bench.experiment first')
     base = experiment.answers(first)
-    categories = sorted({record['category'] for record in base})
-    head = ['variant', 'seeds', 'answers', f'above {first}', f'distance and size above {first}', 'perceives']
-    rows = [head + categories, ['---'] * (len(head) + len(categories))]
+    rows = [['variant', 'seeds', 'answers', f'above {first}', f'distance and size above {first}', 'perceives']]
     for name in scored:
         scores, answers = list(experiment.scores(name).values()), experiment.answers(name)
         overall = interval([record['score'] for record in answers], [record['cluster'] for record in answers])
         extent = [record for record in answers if record['category'] in EXTENT]
         row = [name, str(len(scores)), f'{overall.mean:.3f} ({overall.low:.3f} to {overall.high:.3f})']
         row += ['-', '-'] if name == first else [_gain(base, answers), _gain(base, extent)]
-        row.append(f'{np.mean([score["perceive_rate"] for score in scores]):.2f}')
-        rows.append(row + [_cell(scores, category) for category in categories])
-    return '\n'.join(f'| {" | ".join(row)} |' for row in rows)
+        rows.append([*row, f'{np.mean([score["perceive_rate"] for score in scores]):.2f}'])
+    categories = [['category', *scored]]
+    for category in sorted({record['category'] for record in base}):
+        cells = [_cell(list(experiment.scores(name).values()), category) for name in scored]
+        categories.append([category, *cells])
+    newest = experiment.scores(scored[-1]).popitem()[1]
+    below = f'`python -m bench.experiment`; {newest["questions"]} questions; {newest["machine"]}; {newest["date"]}'
+    told = 'Right answers by category, and in brackets the share of questions for which a map was looked at:'
+    return '\n'.join([*_rows(rows), '', told, '', *_rows(categories), '', below])
+
+
+def _rows(cells: list[list[str]]) -> list[str]:
+    head, *rest = cells
+    return [f'| {" | ".join(row)} |' for row in (head, ['---'] * len(head), *rest)]
 
 
 def _gain(base: list[dict[str, Any]], answers: list[dict[str, Any]]) -> str:

@@ -22,8 +22,9 @@ def write(folder: Path, mode: str, right: list[bool], looks: float) -> None:
     """Write what ``cooper eval`` leaves: one question an image, the categories in turn."""
     entry = {'accuracy': sum(right) / len(right), 'perceive_rate': looks}
     answers = {'by_category': dict.fromkeys(CATEGORIES, entry)}
+    record = {'answers': answers, 'perceive_rate': looks, 'questions': len(right), 'machine': 'm', 'date': 'd'}
     folder.mkdir(parents=True)
-    (folder / f'{mode}.json').write_text(json.dumps({'answers': answers, 'perceive_rate': looks}))
+    (folder / f'{mode}.json').write_text(json.dumps(record))
     lines = [
         {'index': f'{n}.0', 'question': f'question {n}', 'truth': 'yes', 'score': float(ok), 'cluster': n,
          'category': CATEGORIES[n % len(CATEGORIES)]}
@@ -78,10 +79,11 @@ def test_the_table_states_what_was_scored_and_the_gain_over_the_first(experiment
         entry = experiment.variants[variant]
         write(experiment.folder(entry['stage'], seed), entry['mode'], right, looks)
     rows = {line.split('|')[1].strip(): [cell.strip() for cell in line.split('|')[2:-1]] for line in
-            table(experiment).splitlines()}  # fmt: skip
+            table(experiment).splitlines() if line.startswith('|')}  # fmt: skip
     assert rows['base'][0] == '2' and rows['base'][1].startswith('0.500 (') and rows['base'][2:5] == ['-', '-', '0.00']
     assert rows['SFT'][0] == '1' and rows['SFT'][2].startswith('+0.250 (+0.') and rows['SFT'][4] == '0.50'
-    assert rows['SFT'][5] == '0.75 (0.50)'
+    assert rows['category'] == ['base', 'SFT']
+    assert rows['size'] == ['0.50 (0.00)', '0.75 (0.50)']
     assert 'AMG' not in rows
 
 
