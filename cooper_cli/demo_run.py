@@ -91,11 +91,13 @@ class Demo:
 
     def _run(self, stack: ExitStack, kind: SourceKind, compressed: bool) -> None:
         began = time.monotonic()
-        client = stack.enter_context(CooperClient(namespace=self.namespace))
+        with uninterrupted():
+            client = stack.enter_context(CooperClient(namespace=self.namespace))
         viewer = self._start_viewer(stack, compressed)
         node = self._start(stack, 'cooper_ros.node', self._node_parameters(compressed), 'node.log')
         camera = self._start(stack, 'cooper_ros.camera', self._camera_parameters(kind), 'camera.log')
-        watcher = Watcher(client.node, self.namespace, compressed, self.settings.seconds / 6)
+        with uninterrupted():
+            watcher = Watcher(client.node, self.namespace, compressed, self.settings.seconds / 6)
         self.tell(f'node {node.pid} and camera {camera.pid} started in ROS domain {os.environ["ROS_DOMAIN_ID"]}')
 
         def alive() -> None:
@@ -252,7 +254,8 @@ class Demo:
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Hold interrupts back until the end, so that no process is started and then not known of."""
+    """Hold interrupts back until the end, so that no process is started and then not known of, and no ROS entity is
+    left half made, which its node could not destroy."""
     held: list[int] = []
     numbers = (signal.SIGINT, signal.SIGTERM)
     handlers = [signal.signal(number, lambda number, _: held.append(number)) for number in numbers]

@@ -17,8 +17,10 @@ from rerun.chunk import RrdReader
 
 pytest.importorskip('rclpy')
 
+from rclpy.node import Node
+
 from cooper_cli.demo_report import Asked, Report, check
-from cooper_cli.demo_run import uninterrupted
+from cooper_cli.demo_run import Demo, DemoSettings, uninterrupted
 from cooper_ros.client import Question, Reply
 from cooper_ros.processes import ProcessFailed, RosProcess, ros_arguments
 
@@ -129,6 +131,29 @@ def test_an_interrupted_demo_leaves_no_process(tmp_path, random_checkpoint, numb
     assert len(processes_of(tmp_path)) == 2
     demo.send_signal(number)
     assert demo.wait(60) == 130
+    assert processes_of(tmp_path) == []
+
+
+def test_an_interrupt_while_subscriptions_are_made_ends_the_demo(tmp_path, random_checkpoint, monkeypatch):
+    add, raised = Node.add_waitable, []
+
+    def interrupted(node, waitable):
+        # Of the watcher's: rclpy has appended the subscription, but not yet this handler of its events.
+        if len(processes_of(tmp_path)) == 2 and not raised:
+            raised.append(waitable)
+            signal.raise_signal(signal.SIGINT)
+        add(node, waitable)
+
+    monkeypatch.delenv('ROS_DOMAIN_ID', raising=False)
+    monkeypatch.setenv('COOPER_CHECKPOINT', str(random_checkpoint))
+    monkeypatch.setattr(Node, 'add_waitable', interrupted)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            Demo(DemoSettings('sim', 1.0, tmp_path), lambda line: None).run()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert raised
     assert processes_of(tmp_path) == []
 
 
