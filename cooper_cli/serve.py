@@ -18,6 +18,7 @@ from cooper_cli.output import note
 def serve(
     model: options.ModelChoice,
     replicas: Annotated[int, typer.Option(min=1, help='Copies of the model, each with a process of its own.')] = 1,
+    batch: Annotated[int, typer.Option(min=1, help='Questions that a replica computes together (torch).')] = 1,
     host: Annotated[str, typer.Option(help='Address to listen on; 0.0.0.0 for robots of the network.')] = '127.0.0.1',
     port: Annotated[int, typer.Option(min=1, max=65535, help='Port to listen on.')] = 8000,
     cpus: Annotated[float, typer.Option(min=0.1, help='CPUs of each replica; so many threads it has.')] = 1.0,
@@ -36,7 +37,7 @@ def serve(
     from cooper_model.server import Fleet, Model, start, stop
 
     served = Model(**asdict(model.source))
-    fleet = Fleet(replicas, cpus, gpus, host, port, address, object_store * 2**20)
+    fleet = Fleet(replicas, batch, cpus, gpus, host, port, address, object_store * 2**20)
     note(f'starting Ray and {replicas} replicas')
     ended = threading.Event()
     try:

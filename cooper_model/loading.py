@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -79,6 +79,16 @@ def load(
     folder = Path(checkpoint) if checkpoint else default_checkpoint()
     model = load_backend(folder, backend, device, dtype=dtype, graphs=graphs, kernel=kernel, quantise=quantise)
     return _reasoner(folder, model)
+
+
+def load_several(source: Source, count: int) -> list[Reasoner[Any]]:
+    """Load a checkpoint once for several questions at a time, like steps of which are computed together.
+
+    :returns: ``count`` reasoners, each for a thread of its own
+    :raises FileNotFoundError, ValueError: as :func:`load`; more than one, and the backend computes one at a time
+    """
+    first = load(**asdict(source))
+    return [Reasoner(seat, first.tokenizer, first.prompts) for seat in first.backend.seats(count)]
 
 
 def load_backend(

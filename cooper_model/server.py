@@ -1,7 +1,7 @@
 """The reasoner behind Ray Serve: one gateway that speaks HTTP, replicas that each hold the model.
 
-Ray gives every replica one question at a time, the next free one first, keeps the others waiting, and starts a replica
-that died or hangs again. A question whose replica dies is asked of another one.
+Ray gives every replica as many questions as it computes together, keeps the others waiting, and starts a replica that
+died or hangs again. A question whose replica dies is asked of another one.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import logging
 import os
 from collections.abc import Mapping
 from contextlib import aclosing
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import ray
@@ -24,7 +24,7 @@ from starlette.responses import Response
 
 from cooper_model.config import CooperConfig
 from cooper_model.gateway import Gateway, Limits, Overloaded
-from cooper_model.loading import Source, default_checkpoint, load
+from cooper_model.loading import Source, default_checkpoint, load_several
 from cooper_model.tasks import Engine, Records, Task
 from cooper_model.wire import plain
 
@@ -62,12 +62,14 @@ class Model(Source):
 class Fleet:
     """How many replicas there are, what each takes, and where the server listens.
 
+    :param batch: questions that a replica computes together
     :param cpus, gpus: of each replica; a part of a GPU is allowed
     :param address: of a running Ray cluster; None starts one on this machine
     :param object_store: memory in which Ray passes images on, of a cluster that is started here [bytes]
     """
 
     replicas: int = 1
+    batch: int = 1
     cpus: float = 1.0
     gpus: float = 0.0
     host: str = '127.0.0.1'
@@ -76,12 +78,12 @@ class Fleet:
     object_store: int = 256 * 2**20
 
 
-@serve.deployment(name=REPLICA, max_ongoing_requests=1, max_queued_requests=_QUEUE, health_check_period_s=5)
+@serve.deployment(name=REPLICA, max_queued_requests=_QUEUE, health_check_period_s=5)
 class Replica:
     """One copy of the model."""
 
-    def __init__(self, model: Model) -> None:
-        self._engine = Engine(load(**asdict(model)))
+    def __init__(self, model: Model, batch: int) -> None:
+        self._engine = Engine(load_several(model, batch))
 
     async def run(self, task: Task) -> Records:
         """Yield the records of a task's events."""
@@ -148,7 +150,8 @@ def application(model: Model, fleet: Fleet, limits: Limits | None = None) -> ser
     :raises FileNotFoundError, ValueError: there is no such checkpoint
     """
     needs = {'num_cpus': fleet.cpus, 'num_gpus': fleet.gpus}
-    replica = Replica.options(num_replicas=fleet.replicas, ray_actor_options=needs).bind(model)
+    scale = {'num_replicas': fleet.replicas, 'max_ongoing_requests': fleet.batch}
+    replica = Replica.options(**scale, ray_actor_options=needs).bind(model, fleet.batch)
     front = Front.options(ray_actor_options={'num_cpus': 0})
     return front.bind(replica, model.describe(), limits or Limits())
 

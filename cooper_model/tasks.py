@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any, Literal, Union
 
@@ -16,7 +17,7 @@ from cooper_model.answerer import MODALITIES, Events, check_modalities
 from cooper_model.config import SamplerConfig
 from cooper_model.reasoner import Reasoner
 from cooper_model.stopwatch import Cancel
-from cooper_model.types import CameraIntrinsics, Frame, Modality, Mode
+from cooper_model.types import CameraIntrinsics, Cancelled, Frame, Modality, Mode
 from cooper_model.wire import event_record, read_image_url
 
 Records = AsyncGenerator[dict[str, Any], None]
@@ -167,20 +168,49 @@ def first_problem(error: ValidationError) -> str:
 # Work
 
 
-class Engine:
-    """Carries out tasks on a reasoner, one at a time, in a thread of its own, for callers in an event loop."""
+class _Seat:
+    """A reasoner, and when the task that it carries out last told something."""
 
     def __init__(self, reasoner: Reasoner) -> None:
-        self._reasoner = reasoner
-        self._turn = asyncio.Lock()
-        self._thread = ThreadPoolExecutor(1, 'reasoner')
-        self._step_began: float | None = None
+        self.reasoner = reasoner
+        self.told: float | None = None
+
+    def carry_out(self, task: Task, cancelled: Cancel, tell: Callable[[dict[str, Any]], object]) -> None:
+        """Tell the records of a task's events, until one is cancelled.
+
+        :raises ValueError: the model does not take the task
+        """
+        backend = self.reasoner.backend
+        self.told = time.monotonic()
+        try:
+            with backend.at_work(), closing(task.start(self.reasoner, cancelled)) as events:
+                for event in events:
+                    self.told = time.monotonic()
+                    tell(event_record(event, backend.config, task.frame.intrinsics))
+        except Cancelled:
+            pass
+        finally:
+            self.told = None
+
+
+class Engine:
+    """Carries out tasks on reasoners, each with a thread of its own, for callers in an event loop.
+
+    :param reasoners: as many tasks are carried out at once; the next ones wait for a free one
+    """
+
+    def __init__(self, reasoners: Sequence[Reasoner]) -> None:
+        self._seats = [_Seat(reasoner) for reasoner in reasoners]
+        self._free: asyncio.Queue[_Seat] = asyncio.Queue()
+        for seat in self._seats:
+            self._free.put_nowait(seat)
+        self._threads = ThreadPoolExecutor(len(self._seats), 'reasoner')
 
     @property
     def step_seconds(self) -> float:
-        """How long the model step lasts that runs at the moment; 0 where none does."""
-        began = self._step_began
-        return 0.0 if began is None else time.monotonic() - began
+        """How long the model step lasts that runs the longest at the moment; 0 where none does."""
+        now = time.monotonic()
+        return max(now - told if (told := seat.told) is not None else 0.0 for seat in self._seats)
 
     async def run(self, task: Task) -> Records:
         """Yield the records of a task's events. A caller that goes away stops the work after the current model step.
@@ -188,20 +218,23 @@ class Engine:
         :raises ValueError: the model does not take the task
         """
         stop, loop = threading.Event(), asyncio.get_running_loop()
-        async with self._turn:
-            # In the thread, where whatever a cancelled task left running has ended before.
-            events = await loop.run_in_executor(self._thread, task.start, self._reasoner, stop.is_set)
-            try:
-                while (record := await loop.run_in_executor(self._thread, self._next, events, task)) is not None:
-                    yield record
-            finally:
-                stop.set()
-                self._thread.submit(events.close)  # after the step that runs
+        records: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
 
-    def _next(self, events: Events, task: Task) -> dict[str, Any] | None:
-        self._step_began = time.monotonic()
+        def tell(record: dict[str, Any] | None) -> None:
+            loop.call_soon_threadsafe(records.put_nowait, record)
+
+        def work(seat: _Seat) -> None:
+            try:
+                seat.carry_out(task, stop.is_set, tell)
+            finally:
+                tell(None)
+
+        seat = await self._free.get()
+        done = loop.run_in_executor(self._threads, work, seat)
+        done.add_done_callback(lambda _: self._free.put_nowait(seat))
         try:
-            event = next(events, None)
-            return None if event is None else event_record(event, self._reasoner.backend.config, task.frame.intrinsics)
+            while (record := await records.get()) is not None:
+                yield record
+            await done
         finally:
-            self._step_began = None
+            stop.set()

@@ -20,15 +20,16 @@ from cooper_model.wire import plain
 class Served:
     """Serves on loopback until it is stopped; a context manager.
 
+    :param reasoners: for one question each at a time
     :param port: 0 takes a free one
     """
 
-    def __init__(self, reasoner: Reasoner, port: int = 0, limits: Limits | None = None) -> None:
+    def __init__(self, *reasoners: Reasoner, port: int = 0, limits: Limits | None = None) -> None:
         async def replicas() -> int:
             return 1
 
-        image = plain(reasoner.backend.config.vae_transform)
-        self.engine = Engine(reasoner)
+        image = plain(reasoners[0].backend.config.vae_transform)
+        self.engine = Engine(reasoners)
         gateway = Gateway(self.engine.run, replicas, {'id': 'tiny', 'cooper': {'image': image}}, limits)
         app = Starlette(routes=[Route('/{path:path}', gateway.respond, methods=['GET', 'POST'])])
         settings = uvicorn.Config(app, host='127.0.0.1', port=port, log_level='warning', lifespan='off')

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -50,6 +51,20 @@ class Backend(ABC, Generic[ContextT]):
 
     name: str
     config: CooperConfig
+
+    def seats(self, count: int) -> list[Backend[ContextT]]:
+        """Return backends with this one's weights, each for a thread of its own, that compute like steps together.
+
+        :param count: how many; one is this backend itself
+        :raises ValueError: this backend computes one conversation at a time
+        """
+        if count == 1:
+            return [self]
+        raise ValueError(f'the {self.name} backend computes one question at a time, not {count}; use backend torch')
+
+    def at_work(self) -> AbstractContextManager[None]:
+        """Enter it for the time of a conversation, so that others at the same table wait for its steps."""
+        return nullcontext()
 
     @abstractmethod
     def new_context(self) -> ContextT:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import get_args
 
@@ -14,9 +15,11 @@ from torch import Tensor, nn
 from cooper_model import transforms
 from cooper_model.backends.base import Backend, Guidance, Token
 from cooper_model.backends.decoding import DecodedText, Decoding, TextToDecode, choose_tokens, shared_beginning
+from cooper_model.backends.steps import Steps
+from cooper_model.backends.together import StepsTogether, Table
 from cooper_model.backends.token_step import Capture, TokenStep, capacity_for, cuda_graph
 from cooper_model.config import CooperConfig, SamplerConfig
-from cooper_model.context import Context, Kernel, NewTokens, cached_attention
+from cooper_model.context import Context, Kernel
 from cooper_model.flow import Guided, sample
 from cooper_model.network.decoder import Streams
 from cooper_model.network.joined import join, lay_out
@@ -45,13 +48,13 @@ class TorchBackend(Backend[Context]):
         known = get_args(Kernel)
         if kernel not in known:
             raise ValueError(f'attention kernel {kernel!r} is unknown, expected one of {", ".join(known)}')
-        self.kernel = kernel
         self._capture = cuda_graph if capture is None and model.device.type == 'cuda' else capture
         self._step: TokenStep | None = None
         self.quantised: Report | None = None
         self.config: CooperConfig = model.config
         self.model = model.eval().requires_grad_(False)
         self.autoencoder = autoencoder.eval().requires_grad_(False)
+        self._steps = Steps(self.model, self.autoencoder, kernel)
         tokens = self.config.tokens
         self._markers = torch.tensor([tokens.image_start, tokens.image_end], device=model.device)
 
@@ -93,6 +96,21 @@ class TorchBackend(Backend[Context]):
         join(language.model)
         lay_out(language.lm_head)
 
+    def seats(self, count: int) -> list[Backend[Context]]:
+        if count == 1:
+            return [self]
+        steps = StepsTogether(self._steps, Table())
+        return [self._seat(steps) for _ in range(count)]
+
+    def _seat(self, steps: StepsTogether) -> TorchBackend:
+        # Without a captured step: that one is for one context.
+        seat = TorchBackend(self.model, self.autoencoder, steps.kernel)
+        seat._steps, seat._capture, seat.quantised = steps, None, self.quantised
+        return seat
+
+    def at_work(self) -> AbstractContextManager[None]:
+        return self._steps.table.at_work() if isinstance(self._steps, StepsTogether) else nullcontext()
+
     def new_context(self) -> Context:
         return Context()
 
@@ -121,7 +139,7 @@ class TorchBackend(Backend[Context]):
     @torch.inference_mode()
     def encode_image(self, image: np.ndarray) -> Tensor:
         """Return the latents ``(1, z, height/8, width/8)`` of an RGB uint8 image whose sides fit the stride."""
-        return self.autoencoder.encode(self._tensor(transforms.normalise(image))[None])
+        return self._steps.encode(self._tensor(transforms.normalise(image))[None])
 
     @torch.inference_mode()
     def append_latents(self, context: Context, latents: Tensor) -> Tensor:
@@ -134,7 +152,7 @@ class TorchBackend(Backend[Context]):
         tokens = transforms.latent_tokens(latents, patch)
         embedded = self.model.embed_latents(tokens, grid, torch.zeros(1, device=tokens.device))
         streams = Streams(self.model.embed_text(self._markers)[None], embedded)
-        hidden = self._forward([context], streams, causal=False, store=True)
+        hidden = self._steps.forward([context], streams, causal=False, store=True)
         context.position += 1
         return torch.cat([hidden.understanding, hidden.generation], dim=1)
 
@@ -150,10 +168,10 @@ class TorchBackend(Backend[Context]):
         self._append_vision(contexts, np.stack([transforms.vision_input(picture, *limits) for picture in pictures]))
 
     def _append_vision(self, contexts: Sequence[Context], images: np.ndarray) -> Tensor:
-        features = self.model.embed_vision(self._tensor(images))
+        features = self._steps.vision(self._tensor(images))
         first, last = self.model.embed_text(self._markers).expand(len(contexts), -1, -1).split(1, dim=1)
         streams = Streams(torch.cat([first, features, last], dim=1), None)
-        hidden = self._forward(list(contexts), streams, causal=False, store=True)
+        hidden = self._steps.forward(list(contexts), streams, causal=False, store=True)
         for context in contexts:
             context.position += 1
         return hidden.understanding
@@ -270,7 +288,7 @@ class TorchBackend(Backend[Context]):
             x = following
             yield None
         latents = transforms.tokens_to_latents(x, grid, self.config.latent_patch_size)
-        pictures = self.autoencoder.decode(latents).float()
+        pictures = self._steps.decode(latents).float()
         yield transforms.denormalise(pictures).permute(0, 2, 3, 1).cpu().numpy()
 
     def _sample(
@@ -307,14 +325,14 @@ class TorchBackend(Backend[Context]):
         time = torch.full((rows,), t, device=x.device)
         embedded = self.model.embed_latents(x.expand(rows, -1, -1), grid, time)
         streams = Streams(self.model.embed_text(self._markers)[None].expand(rows, -1, -1), embedded)
-        hidden = self._forward(contexts, streams, causal=False, store=False)
+        hidden = self._steps.forward(contexts, streams, causal=False, store=False)
         return self.model.velocity(hidden.generation)
 
     def _tensor(self, array: np.ndarray) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self.model.device, self.model.dtype)
 
     def _logits(self, hidden: Tensor) -> Tensor:
-        return self._usable(self.model.logits(hidden))
+        return self._usable(self._steps.logits(hidden))
 
     def _usable(self, logits: Tensor) -> Tensor:
         return logits[..., : self.config.usable_vocab]
@@ -336,19 +354,7 @@ class TorchBackend(Backend[Context]):
     def _feed_rows(self, contexts: list[Context], rows: Sequence[Sequence[int]]) -> Tensor:
         ids = torch.tensor(rows, device=self.model.device)
         streams = Streams(self.model.embed_text(ids), None)
-        hidden = self._forward(contexts, streams, causal=True, store=True)
+        hidden = self._steps.forward(contexts, streams, causal=True, store=True)
         for context in contexts:
             context.position += ids.shape[1]
         return hidden.understanding
-
-    def _forward(self, contexts: list[Context], streams: Streams, causal: bool, store: bool) -> Streams:
-        present = [x for x in streams if x is not None]
-        count = sum(x.shape[1] for x in present)
-        like = present[0]
-        starts = torch.tensor([context.position for context in contexts], device=like.device)
-        positions = starts[:, None].expand(-1, count)
-        if causal:
-            positions = positions + torch.arange(count, device=like.device)
-        new = NewTokens(count, causal, store)
-        attend = cached_attention(contexts, new, self.config.decoder, like, self.kernel)
-        return self.model(streams, positions, attend)

@@ -319,7 +319,7 @@ def test_the_local_model_serves_while_the_server_is_away(checkpoint, local):
     assert (both.serving, ask()) == ('torch', expected)
     assert 'is away' in both.trouble
     for _ in range(2):  # it comes, goes, and comes again
-        with Served(loading.load(checkpoint, 'torch', 'cpu'), port):
+        with Served(loading.load(checkpoint, 'torch', 'cpu'), port=port):
             while both.trouble:
                 assert ask() == expected
             assert (both.serving, ask()) == ('remote', expected)

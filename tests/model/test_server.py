@@ -1,4 +1,5 @@
-"""``cooper serve`` with two replicas on loopback: equal answers, a killed replica, replicas that stop and go on."""
+"""``cooper serve`` with two replicas on loopback, two questions at once each: equal answers, a killed replica, replicas
+that stop and go on."""
 
 from __future__ import annotations
 
@@ -62,7 +63,8 @@ class ServerProcess:
     def __init__(self, checkpoint, log):
         with socket.create_server(('127.0.0.1', 0)) as listener:
             self.port = listener.getsockname()[1]
-        command = [sys.executable, '-m', 'cooper_cli.main', 'serve', '--replicas', '2', '--port', str(self.port)]
+        command = [sys.executable, '-m', 'cooper_cli.main', 'serve', '--port', str(self.port)]
+        command += ['--replicas', '2', '--batch', '2']
         command += ['--checkpoint', str(checkpoint), '--backend', 'torch', '--device', 'cpu', '--object-store', '100']
         self._log = log
         for _ in range(STARTS):
@@ -132,12 +134,21 @@ def server(checkpoint, tmp_path_factory):
 
 
 def told(answerer, seed):
-    """Return what a question gives: its answer, and its maps as bytes."""
+    """Return what a question gives: its answer, and its maps."""
     events = list(answerer.ask(FRAME, QUESTION, mode='perception', seed=seed))
     maps = [event.image for event in events if isinstance(event, ImageReady)]
     assert isinstance(events[-1], AnswerReady) and len(maps) == 2
     answer = events[-1].answer
-    return answer.text, answer.confidence, repr(answer.relations), maps[0].metres.tobytes(), maps[1].labels.tobytes()
+    return answer.text, answer.confidence, maps[0].metres, maps[1].labels
+
+
+def same(one, other):
+    """Compare what two models told; what is computed together with other questions differs in its last bits."""
+    assert one[0] == other[0]
+    assert one[1] == pytest.approx(other[1], rel=1e-3)
+    np.testing.assert_allclose(one[2], other[2], rtol=1e-3)
+    assert (one[3] == other[3]).mean() > 0.999
+    return True
 
 
 def test_many_at_once_get_what_the_local_model_says(server, local):
@@ -145,14 +156,14 @@ def test_many_at_once_get_what_the_local_model_says(server, local):
     expected = [told(local, seed) for seed in range(6)]
     with concurrent.futures.ThreadPoolExecutor(6) as pool:
         robots = [RemoteReasoner(server.address()) for _ in expected]
-        assert list(pool.map(told, robots, range(6))) == expected
+        assert all(map(same, pool.map(told, robots, range(6)), expected))
 
 
 def test_requests_continue_while_a_replica_is_killed(server, local):
     first, second = server.replicas()
     many = {'num_timesteps': 100}  # long enough that both replicas are at work when one of them dies
     local.adjust(many)
-    expected = told(local, 0)[:2]
+    expected = told(local, 0)
     local.adjust()
 
     def asked(sampler):
@@ -160,13 +171,14 @@ def test_requests_continue_while_a_replica_is_killed(server, local):
         remote.adjust(sampler)
         return remote.ask(FRAME, QUESTION, mode='perception', seed=0)
 
-    at_work = [asked(many) for _ in range(2)]
+    at_work = [asked(many) for _ in range(3)]  # of which a replica takes two at most
     for events in at_work:
         next(events)
     os.kill(first, signal.SIGKILL)
     for events in at_work:
         *_, last = events
-        assert (last.answer.text, last.answer.confidence) == expected
+        assert last.answer.text == expected[0]
+        assert last.answer.confidence == pytest.approx(expected[1], rel=1e-3)
 
     def two_again():
         *_, last = asked({})  # until another replica has started, every question is answered
@@ -184,7 +196,7 @@ def test_a_stopped_server_is_replaced_by_the_local_model_until_it_goes_on(server
     expected = told(local, 5)
 
     def served_by_the_server():
-        assert told(robot, 5) == expected
+        assert same(told(robot, 5), expected)
         return robot.serving == 'remote'
 
     server.wait(served_by_the_server, 'answer of the server')
@@ -192,7 +204,7 @@ def test_a_stopped_server_is_replaced_by_the_local_model_until_it_goes_on(server
     for pid in pids:
         os.kill(pid, signal.SIGSTOP)
     try:
-        assert told(robot, 5) == expected
+        assert same(told(robot, 5), expected)
         assert robot.serving == 'torch' and address.url in robot.trouble
     finally:
         for pid in pids:

@@ -61,7 +61,7 @@ def test_the_robot_answers_whether_its_server_is_there_or_not(probe, port, pictu
     assert (backend, level) == ('torch', DiagnosticStatus.WARN)
     assert f'server http://127.0.0.1:{port} is away' in message
     for _ in range(2):
-        with Served(loading.load(random_checkpoint, 'torch', 'cpu'), port):
+        with Served(loading.load(random_checkpoint, 'torch', 'cpu'), port=port):
             asked_until('remote')
             assert model()[1] == DiagnosticStatus.OK
         asked_until('torch')
