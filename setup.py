@@ -93,6 +93,7 @@ setup(
             'setuptools<80',
         ],
         'bags': [
+            'apsw',
             'backports.zstd; python_version < "3.14"',
             'lz4',
             'mcap',

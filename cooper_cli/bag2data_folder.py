@@ -87,6 +87,7 @@ class DataFolder:
             reports[-1].problem(str(error))
         finally:
             bag.close()
+        reports[0].problem(bag.damage)  # also where nothing before it was worth a frame
         return reports
 
     def _add_open_bag(self, path: Path, bag: Bag, reports: list[BagReport]) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
+from apsw import Error as SqliteError
 from PIL import Image, UnidentifiedImageError
 from rosbags.highlevel import AnyReader, AnyReaderError
 from rosbags.rosbag1 import ReaderError as Ros1ReaderError
@@ -49,6 +50,7 @@ DAMAGE = (
     TypesysError,
     ZstdError,
     sqlite3.Error,
+    SqliteError,  # what rosbags reads sqlite3 with
     struct.error,
     EOFError,
     OSError,
@@ -58,6 +60,7 @@ DAMAGE = (
     TypeError,  # rosbags, where a file ends and a record should begin
     OverflowError,  # lengths that are no lengths
     MemoryError,
+    RuntimeError,  # lz4
 )
 
 

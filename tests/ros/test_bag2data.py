@@ -12,6 +12,7 @@ import pytest
 
 pytest.importorskip('rosbags', reason='needs the extra bags')
 
+from rosbags.rosbag1 import Writer as Ros1Writer
 from typer.testing import CliRunner
 
 from cooper_cli.bag2data_folder import DataFolder, Wishes
@@ -222,6 +223,22 @@ def test_bags_that_cannot_be_used_say_why_and_do_not_stop_the_others(tmp_path):
     no_image, unread, used = harvest(tmp_path / 'out', blind, broken, good)
     assert 'no camera images' in no_image.problems[0] and '/depth/image' in no_image.problems[0]
     assert 'nothing in it can be read' in unread.problems[0]
+    assert used.counts['frames'] == 3
+
+
+@pytest.mark.parametrize('compression', ['LZ4', 'BZ2'])
+def test_a_damaged_chunk_is_named_and_does_not_stop_the_others(tmp_path, compression):
+    path = tmp_path / 'packed.bag'
+    scribe = Scribe(path, 'ros1')
+    scribe.writer.set_compression(Ros1Writer.CompressionFormat[compression])
+    with scribe.writer:
+        write_frame(scribe, 0)
+    data = bytearray(path.read_bytes())
+    quarter = len(data) // 4
+    data[quarter : 3 * quarter] = b'\xa5' * (2 * quarter)
+    path.write_bytes(data)
+    damaged, used = harvest(tmp_path / 'out', path, bag_of(tmp_path))
+    assert 'Error: ' in damaged.problems[-1], damaged.problems
     assert used.counts['frames'] == 3
 
 

@@ -125,6 +125,20 @@ def test_a_truncated_bag_is_told_and_never_crashes(tmp_path, storage, part):
         list(bag.messages())
 
 
+def test_garbage_on_one_page_of_a_database_is_told(tmp_path):
+    scribe = Scribe(tmp_path / 'bag', 'sqlite3')
+    with scribe.writer:
+        for index in range(40):
+            scribe.image('/cam/picture', (10 + index) * SECOND, size=(96, 72))
+    file = next((tmp_path / 'bag').glob('*.db3'))
+    data = bytearray(file.read_bytes())
+    page = len(data) * 7 // 10 // 4096 * 4096
+    data[page : page + 4096] = b'\xff' * 4096
+    file.write_bytes(data)
+    with pytest.raises(BagError, match='damaged'), CameraBag(tmp_path / 'bag') as bag:
+        list(bag.messages())
+
+
 def test_garbage_inside_a_message_is_told(tmp_path):
     scribe = Scribe(tmp_path / 'bag', 'sqlite3')
     with scribe.writer:
