@@ -5,20 +5,19 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from cooper_model.answerer import MODALITIES, Answerer, Events
+from cooper_model.answerer import Answerer, Events, Wish
 from cooper_model.backends.connection import ServerFailed, ServerRefused
 from cooper_model.backends.remote import RemoteReasoner
 from cooper_model.stopwatch import Cancel, never
-from cooper_model.types import Frame, Modality, Mode
 
 log = logging.getLogger(__name__)
 
 
-class Fallback:
-    """An :class:`~cooper_model.answerer.Answerer` that prefers a server to the local model.
+class Fallback(Answerer):
+    """A server, and the local model where that fails.
 
     A request that the server fails is answered by the local model from its beginning: where the server had begun to
     answer, the events of turn 0 come again. Afterwards the server is asked for its health at most every ``pause``
@@ -50,39 +49,15 @@ class Fallback:
         """Return the size at which the local model sees an image."""
         return self._local.image_size(height, width)
 
-    def ask(
-        self,
-        frame: Frame,
-        question: str,
-        *,
-        mode: Mode = 'auto',
-        choices: Sequence[str] = (),
-        seed: int = 0,
-        cancelled: Cancel = never,
-    ) -> Events:
-        """See :meth:`cooper_model.answerer.Answerer.ask`."""
-        options = {'mode': mode, 'choices': choices, 'seed': seed, 'cancelled': cancelled}
-        # The local one checks the question too; it has not begun before its first event is asked for.
-        local = self._local.ask(frame, question, **options)
-        return self._first(lambda: self._remote.ask(frame, question, **options), local)
+    def fulfil(self, wish: Wish, cancelled: Cancel = never) -> Events:
+        """See :meth:`cooper_model.answerer.Answerer.fulfil`."""
+        # The local model checks the question too; it has not begun before its first event is asked for.
+        return self._first(wish, cancelled, self._local.fulfil(wish, cancelled))
 
-    def perceive(
-        self,
-        frame: Frame,
-        modalities: Sequence[Modality] = MODALITIES,
-        *,
-        seed: int = 0,
-        cancelled: Cancel = never,
-    ) -> Events:
-        """See :meth:`cooper_model.answerer.Answerer.perceive`."""
-        options = {'seed': seed, 'cancelled': cancelled}
-        local = self._local.perceive(frame, modalities, **options)
-        return self._first(lambda: self._remote.perceive(frame, modalities, **options), local)
-
-    def _first(self, remote: Callable[[], Events], local: Events) -> Events:
+    def _first(self, wish: Wish, cancelled: Cancel, local: Events) -> Events:
         if self._server_is_well():
             try:
-                yield from remote()
+                yield from self._remote.fulfil(wish, cancelled)
             except ServerFailed as error:
                 self._give_up(error)
             except ServerRefused as error:

@@ -16,10 +16,10 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from cooper_model.tasks import Records, Request, Task
+from cooper_model.wire import ASK, HEALTH, MODELS, PERCEIVE
 
 log = logging.getLogger(__name__)
 
-ASK, PERCEIVE, MODELS, HEALTH = '/v1/chat/completions', '/v1/perceive', '/v1/models', '/health'
 
 
 class Overloaded(RuntimeError):

@@ -14,7 +14,7 @@ from typing import Any, Generic
 import numpy as np
 
 from cooper_model import grammar
-from cooper_model.answerer import MODALITIES, Events, check_modalities
+from cooper_model.answerer import MODALITIES, Answerer, Events, Wish
 from cooper_model.backends.base import Backend, ContextT, Guidance
 from cooper_model.config import SamplerConfig
 from cooper_model.conversation import Conversation, ModelText
@@ -24,7 +24,6 @@ from cooper_model.scene import describe_scene
 from cooper_model.stopwatch import Cancel, Stopwatch, never
 from cooper_model.tokenizer import Tokenizer
 from cooper_model.types import (
-    MODES,
     Answer,
     AnswerReady,
     Event,
@@ -79,15 +78,13 @@ class _Said:
     forced: bool
 
 
-class Reasoner(Generic[ContextT]):
+class Reasoner(Answerer, Generic[ContextT]):
     """Answers questions about frames, and perceives them.
 
     Not for two threads at once; a generator that is not read to its end may be closed or dropped at any time.
 
     :param sampler: how images are generated; default the checkpoint's own
     """
-
-    trouble = ''
 
     def __init__(
         self,
@@ -120,39 +117,19 @@ class Reasoner(Generic[ContextT]):
         """See :meth:`cooper_model.answerer.Answerer.image_size`."""
         return self.backend.image_size(height, width)
 
-    def ask(
-        self,
-        frame: Frame,
-        question: str,
-        *,
-        mode: Mode = 'auto',
-        choices: Sequence[str] = (),
-        seed: int = 0,
-        cancelled: Cancel = never,
-    ) -> Events:
-        """See :meth:`cooper_model.answerer.Answerer.ask`."""
-        if mode not in MODES:
-            raise ValueError(f'mode is {mode!r}, expected one of {", ".join(MODES)}')
-        text = question_text(question, choices)
+    def fulfil(self, wish: Wish, cancelled: Cancel = never) -> Events:
+        """See :meth:`cooper_model.answerer.Answerer.fulfil`."""
+        work = _Work(wish.frame, wish.seed, Stopwatch(cancelled))
+        if not wish.question:
+            return self._perceive(work, wish.modalities)
+        text = question_text(wish.question, wish.choices)
         length = len(self.tokenizer.encode(text))
         if length > MAX_QUESTION_TOKENS:
             raise ValueError(
                 f'the question has {length} tokens ({len(text)} characters), at most {MAX_QUESTION_TOKENS} '
                 'are taken; ask a shorter question'
             )
-        return self._ask(_Work(frame, seed, Stopwatch(cancelled)), text, mode, tuple(choices))
-
-    def perceive(
-        self,
-        frame: Frame,
-        modalities: Sequence[Modality] = MODALITIES,
-        *,
-        seed: int = 0,
-        cancelled: Cancel = never,
-    ) -> Events:
-        """See :meth:`cooper_model.answerer.Answerer.perceive`."""
-        check_modalities(modalities)
-        return self._perceive(_Work(frame, seed, Stopwatch(cancelled)), tuple(modalities))
+        return self._ask(work, text, wish.mode, wish.choices)
 
     # Perception alone
 

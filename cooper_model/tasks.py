@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, Union
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from cooper_model.answerer import MODALITIES, Events, check_modalities
+from cooper_model.answerer import MODALITIES, Events, Wish, check_modalities
 from cooper_model.config import SamplerConfig
 from cooper_model.reasoner import Reasoner
 from cooper_model.stopwatch import Cancel
@@ -29,17 +29,12 @@ _SAMPLER = TypeAdapter(SamplerConfig)
 
 @dataclass(frozen=True)
 class Task:
-    """One question, or with an empty one the wish to perceive.
+    """A wish, and the settings that it is fulfilled with.
 
     :param sampler, max_turns: as :meth:`cooper_model.answerer.Answerer.adjust` takes them
     """
 
-    frame: Frame
-    question: str = ''
-    mode: Mode = 'auto'
-    choices: tuple[str, ...] = ()
-    modalities: tuple[Modality, ...] = MODALITIES
-    seed: int = 0
+    wish: Wish
     sampler: Mapping[str, Any] = field(default_factory=dict)
     max_turns: int | None = None
 
@@ -56,10 +51,7 @@ class Task:
         if wanted.num_timesteps > MAX_STEPS:
             raise ValueError(f'sampler.num_timesteps is {wanted.num_timesteps}, at most {MAX_STEPS} are taken')
         reasoner.adjust({name: getattr(wanted, name, None) for name in self.sampler}, self.max_turns)
-        if not self.question:
-            return reasoner.perceive(self.frame, self.modalities, seed=self.seed, cancelled=cancelled)
-        options = {'mode': self.mode, 'choices': self.choices, 'seed': self.seed}
-        return reasoner.ask(self.frame, self.question, **options, cancelled=cancelled)
+        return reasoner.fulfil(self.wish, cancelled)
 
 
 # Requests
@@ -146,16 +138,15 @@ class Request(BaseModel):
         extras = self.cooper
         check_modalities(extras.modalities)
         camera = None if extras.intrinsics is None else CameraIntrinsics(**extras.intrinsics.model_dump())
-        return Task(
+        wish = Wish(
             frame=Frame(read_image_url(urls[0]), camera),
             question=texts[0] if asks else '',
             mode=extras.mode,
             choices=tuple(extras.choices),
             modalities=tuple(extras.modalities),
             seed=self.seed,
-            sampler=extras.sampler,
-            max_turns=extras.max_turns,
         )
+        return Task(wish, extras.sampler, extras.max_turns)
 
 
 def first_problem(error: ValidationError) -> str:
@@ -186,7 +177,7 @@ class _Seat:
             with backend.at_work(), closing(task.start(self.reasoner, cancelled)) as events:
                 for event in events:
                     self.told = time.monotonic()
-                    tell(event_record(event, backend.config, task.frame.intrinsics))
+                    tell(event_record(event, backend.config, task.wish.frame.intrinsics))
         except Cancelled:
             pass
         finally:

@@ -38,6 +38,7 @@ from cooper_model.types import (
 MAX_PIXELS = 4096 * 4096
 """Largest picture that is decoded [px]."""
 
+ASK, PERCEIVE, MODELS, HEALTH = '/v1/chat/completions', '/v1/perceive', '/v1/models', '/health'
 PHOTOGRAPHS = ('PNG', 'JPEG', 'WEBP')
 
 

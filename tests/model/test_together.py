@@ -16,7 +16,6 @@ from cooper_model.backends.torch import TorchBackend
 from cooper_model.checkpoint import load_model
 from cooper_model.prompts import Prompts
 from cooper_model.reasoner import Reasoner
-from cooper_model.tasks import Task
 from cooper_model.tokenizer import Tokenizer
 from cooper_model.types import MODES, AnswerReady, Cancelled, Frame, ImageReady, TextDelta
 from tests.random_checkpoint import write_random_checkpoint
@@ -138,19 +137,17 @@ def test_a_cancelled_question_leaves_the_others_alone(backend, checkpoint):
 
 def test_an_engine_carries_out_as_many_tasks_at_once_as_it_has_reasoners(backend, checkpoint):
     seats = reasoners(backend, checkpoint, 2)
-    with Served(*seats) as server:
-        tasks = [Task(FRAMES[n], QUESTIONS[n], 'perception', seed=n, sampler=SAMPLER) for n in (0, 1, 2)]
-        with ThreadPoolExecutor(3) as threads:
-            said = list(threads.map(lambda task: _over_http(server, task), tasks))
+    with Served(*seats) as server, ThreadPoolExecutor(3) as threads:
+        said = list(threads.map(lambda n: _over_http(server, n), range(3)))
     (alone,) = reasoners(backend, checkpoint, 1)
-    assert said == [ask(alone, 'perception', n)[2].text for n in (0, 1, 2)]
+    assert said == [ask(alone, 'perception', n)[2].text for n in range(3)]
     assert seats[0].backend._steps.table.sizes[2] > 0
 
 
-def _over_http(server, task):
+def _over_http(server, n):
     remote = RemoteReasoner(server.address())
-    remote.adjust(dict(task.sampler))
-    events = list(remote.ask(task.frame, task.question, mode=task.mode, seed=task.seed))
+    remote.adjust(SAMPLER)
+    events = list(remote.ask(FRAMES[n], QUESTIONS[n], mode='perception', seed=n))
     assert isinstance(events[-1], AnswerReady)
     return events[-1].answer.text
 
