@@ -88,5 +88,5 @@ def restore_optimizers(
 
 
 def _placed(value: Tensor, parameter: nn.Parameter) -> Tensor:
-    # The count of steps stays on the CPU as a plain tensor.
-    return value if value.ndim == 0 else sharded_like(own_part(value, parameter), parameter)
+    # The count of steps is no part of a split weight; fused AdamW reads it on the weight's device.
+    return value.to(parameter.device) if value.ndim == 0 else sharded_like(own_part(value, parameter), parameter)

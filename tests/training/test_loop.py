@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from training.loop import LoopConfig, Run
-from training.optimizers import rate
+from training.optimizers import build_optimizers, rate, restore_optimizers
 from training.state import SavedState, load_average
 
 SETTINGS = LoopConfig(steps=8, learning_rate=1e-2, warmup=2, decay=4, save_every=4, evaluate_every=100, bf16=False)
@@ -48,6 +48,18 @@ def test_a_resumed_run_ends_in_the_same_weights(tmp_path: Path) -> None:
     for name, weight in straight.parameters.items():
         assert torch.equal(weight, resumed.parameters[name]), name
         assert torch.equal(straight.average[name], resumed.average[name]), name
+
+
+def test_all_of_an_optimiser_is_restored_to_where_its_weights_are(tmp_path: Path) -> None:
+    # The count of steps, too: on a GPU fused AdamW reads it there.
+    _train(tmp_path, 8)
+    weights = dict(_model().to('meta').named_parameters())
+    optimizers = build_optimizers(weights, SETTINGS)
+    with SavedState(tmp_path) as saved:
+        restore_optimizers(optimizers, weights, saved)
+    state = [value for each in optimizers for kept in each.state.values() for value in kept.values()]
+    assert len(state) == 3 * len(weights)
+    assert all(value.device.type == 'meta' for value in state)
 
 
 def test_averages_are_what_a_later_stage_loads(tmp_path: Path) -> None:
