@@ -130,7 +130,8 @@ class Run:
             for group in optimizer.param_groups:
                 group['lr'] = learning_rate
         batches = [self._backward(loss, slot) for slot in range(config.accumulate)]
-        total = torch.stack([torch.as_tensor(parts['total']) for parts in batches]).mean()
+        # As float32 in every process, whatever its batch was made of.
+        total = torch.stack([torch.as_tensor(parts['total']).float() for parts in batches]).mean()
         total = self.accelerator.reduce(total, 'mean')
         norm = self._share_gradients()
         self.step += 1

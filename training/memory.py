@@ -20,7 +20,7 @@ from cooper_model.network.model import Cooper
 from training.config import LoopConfig
 from training.lora import add_adapters
 from training.settings import read_settings
-from training.sharding import layers_of
+from training.sharding import split_layers
 
 GB = 1e9
 HALF, FULL = 2, 4  # bytes of a number
@@ -91,10 +91,10 @@ def _count(parameters: Iterable[nn.Parameter], trained: bool) -> int:
 def _gathered(model: nn.Module) -> int:
     """Return bytes of weights that are whole at the worst moment.
 
-    That is the root with its gradient, and of layers the running one, the next one, and the gradient of the running
-    one, which is shared in float32.
+    That is all but the decoder's layers, with its gradient, and of layers the running one, the next one, and the
+    gradient of the running one, which is shared in float32.
     """
-    layers = layers_of(model)
+    layers = split_layers(model)
     below = {id(p) for layer in layers for p in layer.parameters()}
     rest = [p for p in model.parameters() if id(p) not in below]
     root = HALF * (_count(rest, True) + _count(rest, False)) + HALF * _count(rest, True)

@@ -19,6 +19,8 @@ from torch.distributed.tensor import DTensor
 from torch.utils._pytree import tree_leaves
 from torch.utils.checkpoint import checkpoint
 
+from cooper_model.network.decoder import DecoderLayer
+
 T = TypeVar('T')
 _LAYER = re.compile(r'(.*\.)?layers\.\d+')
 
@@ -39,6 +41,15 @@ def layers_of(model: nn.Module) -> list[nn.Module]:
     return [module for name, module in model.named_modules() if _LAYER.fullmatch(name)]
 
 
+def split_layers(model: nn.Module) -> list[nn.Module]:
+    """Return the layers that are split one by one: the decoder's, through which every loss goes just once.
+
+    The ViT runs once for each size of picture. How many there are differs from process to process, and whoever gathers
+    a layer of it would wait for the others: it is split with the rest of the model, which is whole for all of a loss.
+    """
+    return [module for module in model.modules() if isinstance(module, DecoderLayer)]
+
+
 def checkpoint_layers(model: nn.Module) -> None:
     """Keep only what enters a layer; the backward pass computes the rest of it again."""
     for layer in layers_of(model):
@@ -53,7 +64,7 @@ def master_weights(module: nn.Module) -> None:
 
 
 def shard(root: Root, processes: int, bf16: bool) -> None:
-    """Split the weights of a model over all processes, each layer for itself.
+    """Split the weights of a model over all processes, each layer of the decoder for itself.
 
     Layers go to the device one by one, so that no more than one is ever whole there.
     """
@@ -63,7 +74,7 @@ def shard(root: Root, processes: int, bf16: bool) -> None:
     policy = MixedPrecisionPolicy(
         param_dtype=torch.bfloat16 if bf16 else None, reduce_dtype=torch.float32, cast_forward_inputs=False
     )
-    layers = layers_of(root.model)
+    layers = split_layers(root.model)
     below = {id(p) for layer in layers for p in layer.parameters()}
     rest = [name for name, p in root.named_parameters() if p.requires_grad and id(p) not in below]
     for layer in layers:

@@ -13,6 +13,7 @@ from training.state import SavedState
 
 UNEVEN = {'uneven': True, 'evaluate': True}
 SHARDED = {'shard': True, 'checkpoint_layers': True}
+HALF = {**SHARDED, 'bf16': True, 'freeze': ['vit_model']}  # as at full size
 PARTS = ['state-00000004-000-of-002.safetensors', 'state-00000004-001-of-002.safetensors']
 
 
@@ -39,7 +40,7 @@ def runs(tmp_path_factory) -> Path:
     tiny_run.main(str(folder / 'one'), {'accumulate': 2}, **UNEVEN)
     tiny_run.main(str(folder / 'one muon'), {'accumulate': 2, 'muon': True}, **UNEVEN)
     muon = {'muon': True}
-    settings = {'two': None, 'divided muon': muon, 'sharded muon': {**muon, **SHARDED}, 'killed': SHARDED}
+    settings = {'two': None, 'divided muon': muon, 'sharded muon': {**muon, **SHARDED}, 'half': HALF, 'killed': SHARDED}
     made = [{'out': folder / name, 'settings': values, **UNEVEN} for name, values in settings.items()]
     made[-1]['stop'] = 3
     start(*made, processes=2, fails=True)
@@ -62,6 +63,14 @@ def test_muon_of_sharded_weights_orthogonalises_whole_matrices(runs):
 def test_muon_divided_among_processes_updates_all_and_saves_all(runs):
     same_curves(runs / 'divided muon', runs / 'one muon', 5e-3)
     same_state(runs / 'divided muon', runs / 'one muon', 5e-3, ('model', 'average', 'momentum_buffer', 'exp_avg'))
+
+
+def test_sharded_weights_train_in_bfloat16_beside_frozen_ones(runs):
+    assert logged(runs / 'half', 'total') == pytest.approx(logged(runs / 'one', 'total'), rel=0.05)
+    with SavedState(runs / 'half') as saved:
+        assert all(name.startswith('vit_model.') for name in saved.names('frozen'))
+        assert saved.get('frozen', saved.names('frozen')[0]).dtype == torch.bfloat16
+        assert saved.get('model', 'vae2llm.weight').dtype == torch.float32
 
 
 def test_killed_runs_go_on_from_their_last_save(runs):

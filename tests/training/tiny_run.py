@@ -27,7 +27,10 @@ SETTINGS = {'steps': 4, 'learning_rate': 1e-2, 'warmup': 2, 'log_every': 1, 'sav
 
 
 def loss_of(model: Cooper, rng: np.random.Generator, uneven: bool) -> dict[str, Tensor | float]:
-    """Return the loss of one sample; if ``uneven``, half of the samples touch neither output layer nor maps."""
+    """Return the loss of one sample.
+
+    If ``uneven``, half of the samples touch neither output layer nor maps, and show pictures of two sizes.
+    """
     config = model.config
     short = uneven and rng.random() < 0.5
     ids = [int(n) for n in rng.integers(10, 400, 5)]
@@ -38,10 +41,14 @@ def loss_of(model: Cooper, rng: np.random.Generator, uneven: bool) -> dict[str, 
         model_text(ids[2:], (0, 1, 2), config.tokens),
         Segment('noise', (0, 1, 2), image=1, grid=GRID),
     ]
-    batch = pack([segments[:3] if short else segments], config)
+    if short:
+        segments = [*segments[:3], Segment('vision', (0, 1, 2), image=1, grid=(2, 3))]
+    batch = pack([segments], config)
     clean, noise = torch.from_numpy(rng.standard_normal((2, 1, 12, config.latent_dim), dtype=np.float32))
     noisy = mix(clean, noise, torch.tensor([0.5]))
-    pixels = torch.from_numpy(rng.standard_normal((1, 3, 48, 64), dtype=np.float32))
+    pixels = list(torch.from_numpy(rng.standard_normal((1, 3, 48, 64), dtype=np.float32)))
+    if short:
+        pixels.append(torch.from_numpy(rng.standard_normal((3, 32, 48), dtype=np.float32)))
     count = 1 if short else 2
     images = PackedImages(pixels, [clean[0], noisy[0]][:count], [0.0, 0.5][:count], [GRID] * count)
     output = packed_forward(model, batch, images)
@@ -59,8 +66,9 @@ def main(
 ) -> None:
     """Train; ``stop`` is a step before which every process kills itself."""
     torch.manual_seed(7)
-    model = Cooper(tiny_config())
-    run = Run(model, LoopConfig(**{**SETTINGS, **(settings or {})}), out)
+    config = LoopConfig(**{**SETTINGS, **(settings or {})})
+    model = Cooper(tiny_config()).to(config.loaded)
+    run = Run(model, config, out)
 
     def loss(step: int, rng: np.random.Generator) -> dict[str, Tensor | float]:
         if step == stop:
@@ -69,7 +77,7 @@ def main(
 
     def score(step: int) -> dict[str, float]:
         # Outside of the loop's own forward pass, and in the first process alone.
-        with torch.no_grad():
+        with torch.no_grad(), torch.autocast('cpu', torch.bfloat16, enabled=config.bf16):
             return {'total': float(loss_of(model, np.random.default_rng(0), False)['total'])}
 
     run.train(loss, score if evaluate else None)
