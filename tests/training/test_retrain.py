@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from cooper_model.grammar import parse_turn
 from cooper_model.network.autoencoder import build_autoencoder
@@ -24,6 +25,7 @@ from tests.model.scripted import ScriptedBackend
 from tests.random_checkpoint import write_random_checkpoint
 from training import retrain as program
 from training.latents import Encoder
+from training.lora import DECODER
 from training.retrain import CURRENT, Wishes, retrain
 from training.retrain_data import FrameSamples, RobotFolder, bag_of, split
 from training.retrain_scores import FrameScore, Gain, compare, judge, spread
@@ -279,6 +281,21 @@ def test_from_folder_to_checkpoint_and_on_after_a_stop(tmp_path, checkpoint, mon
     assert not second.installed and second.checkpoint.name == 'checkpoint_0002'
     assert (tmp_path / 'out' / CURRENT).resolve() == outcome.checkpoint
     assert second.card['from']['checkpoint'] == str(outcome.checkpoint)
+
+
+def test_adapters_alone_are_trained_and_merged(tmp_path, checkpoint, monkeypatch):
+    write_robot(tmp_path / 'robot')
+    # What is measured is measured elsewhere.
+    monkeypatch.setattr(program._Retraining, '_measured', lambda self, *_: {'robot': [], 'old': []})
+    monkeypatch.setattr(program._Retraining, '_scenes', lambda self: ((), ()))
+    monkeypatch.setattr(program, 'compare', lambda before, after: {})
+    monkeypatch.setattr(program, 'judge', lambda robot, old: SimpleNamespace(better=True, reason=''))
+    outcome = retrain(wishes_of(tmp_path, checkpoint, lora=True, rehearsal=0))
+    assert outcome.card['training']['lora']
+    before, after = (load_file(folder / 'ema.safetensors') for folder in (checkpoint, outcome.checkpoint))
+    assert set(after) == set(before)
+    changed = {name for name, old in before.items() if not torch.equal(after[name], old.to(after[name].dtype))}
+    assert changed and all(re.fullmatch(f'{DECODER}.weight', name) for name in changed)
 
 
 def test_a_full_disk_is_told_before_work_begins(tmp_path, checkpoint, monkeypatch):
