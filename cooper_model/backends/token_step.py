@@ -46,8 +46,9 @@ def cuda_graph(step: Step) -> Step:
 
 
 def capacity_for(tokens: int) -> int:
-    """Return the capacity of a cache for so many tokens: a power of two."""
-    return max(SMALLEST, 1 << (tokens - 1).bit_length())
+    """Return the capacity of a cache for so many tokens: a power of two, or three quarters of one."""
+    power = 1 << (tokens - 1).bit_length()
+    return max(SMALLEST, power * 3 // 4 if 4 * tokens <= 3 * power else power)
 
 
 class TokenStep:

@@ -38,6 +38,13 @@ def asked(backend: TorchBackend) -> Context:
     return fork.fork()
 
 
+@pytest.mark.parametrize(
+    ('tokens', 'capacity'), [(1, 2048), (2048, 2048), (2049, 3072), (3073, 4096), (4097, 6144), (6145, 8192)]
+)
+def test_a_capacity_holds_the_tokens_and_hardly_more(tokens: int, capacity: int) -> None:
+    assert token_step.capacity_for(tokens) == capacity
+
+
 @pytest.mark.parametrize('temperature', [0.0, 1.0])
 def test_the_same_is_said_and_kept(pair: tuple[TorchBackend, TorchBackend], temperature: float) -> None:
     said, contexts = [], []
