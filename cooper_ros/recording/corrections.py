@@ -87,7 +87,7 @@ class CorrectionStore:
     """
 
     def __init__(self, bag: Path) -> None:
-        self.folder = bag if bag.is_dir() else bag.parent
+        self.folder = bag.parent if bag.is_file() else bag
         self.path = self.folder / CORRECTIONS
 
     def verdicts(self) -> dict[str, Verdict]:
@@ -110,10 +110,15 @@ class CorrectionStore:
     def add(self, correction: Correction) -> bool:
         """Keep a correction; return whether it said anything new.
 
-        :raises CorrectionError: it says nothing
+        :raises CorrectionError: it says nothing, or the bag is gone
         :raises OSError: it cannot be written
         """
         correction.check()
+        if not self.folder.is_dir():
+            raise CorrectionError(
+                f'{self.folder} is gone, and with it the question {correction.query_id!r}; raise record_max_size to '
+                'keep bags for longer'
+            )
         before = self.verdicts().get(correction.query_id, Verdict())
         entry: dict[str, Any] = {'query_id': correction.query_id, 'stamp_ns': correction.stamp_ns or time.time_ns()}
         entry.update({name: value for name in ('answer', 'note') if (value := getattr(correction, name).strip())})

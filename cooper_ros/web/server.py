@@ -6,7 +6,6 @@ Only requests whose Host and Origin are this server's are answered, so that no o
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 from collections.abc import Callable
 from http import HTTPStatus
@@ -60,7 +59,7 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             self._check_origin()
             kind, body = act([unquote(part) for part in self.path.split('?')[0].strip('/').split('/')])
-        except (CorrectionError, json.JSONDecodeError, binascii.Error) as error:
+        except ValueError as error:  # of what was sent, or of a bag that is gone or damaged
             self._send(HTTPStatus.BAD_REQUEST, 'application/json', json.dumps({'problem': str(error)}).encode())
         except LookupError as error:
             self._send(HTTPStatus.NOT_FOUND, 'application/json', json.dumps({'problem': str(error)}).encode())

@@ -165,6 +165,17 @@ def test_other_pages_and_machines_are_refused(server):
     assert 'http://' not in call(server, 'GET', '/')[1].decode()
 
 
+def test_a_bag_that_is_gone_meanwhile_is_told(server, folder):
+    assert call(server, 'GET', '/pictures/id1/image')[0] == 200
+    shutil.rmtree(folder / 'cooper_2')
+    status, told = call(server, 'GET', '/pictures/id2/image')
+    assert status == 400 and 'does not exist' in told['problem']
+    for body in ({'answer': '1'}, {'object': 'red ball', 'mask': data_url(np.full(SIZE, 255, np.uint8))}):
+        status, told = call(server, 'POST', '/questions/id2', body)
+        assert status == 400 and ('is gone' in told['problem'] or 'does not exist' in told['problem'])
+    assert [each.name for each in folder.iterdir()] == ['cooper_1']
+
+
 def test_a_bag_that_cannot_be_read_does_not_hide_the_others(folder):
     (folder / 'cooper_0').mkdir()
     (folder / 'cooper_0' / 'x.mcap').write_bytes(b'nothing')
