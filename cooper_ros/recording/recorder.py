@@ -31,6 +31,9 @@ TICK_SECONDS = 0.2
 FLUSH_SECONDS = 0.5
 DEPTH_SECONDS = 0.2
 QUEUE_BYTES = 256 * MEGABYTE
+ROOM = 16 * MEGABYTE
+STATIC = 'tf2_msgs/msg/TFMessage'
+STATIC_KEPT = 1000
 PICTURES = 4  # that a question holds: frame, depth, segmentation, and the smaller maps together
 
 
@@ -129,12 +132,14 @@ class Recorder:
         self._folder: BagFolder | None = None
         self._bag: BagWriter | None = None
         self._places: dict[str, Place] = {}
-        self._latched: dict[str, _Entry] = {}
+        self._latched: dict[str, tuple[_Entry, ...]] = {}
         self._queue: deque[_Item] = deque()
         self._queued = 0
         self._changed = threading.Condition()
         self._closing = False
         self._flushed = self._last_ns = 0
+        self._room = 0
+        self._looked = 0.0
         self._framed: dict[str, tuple[float, int]] = {}
         self._deep: set[str] = set()
         self._waiting: dict[str, float] = {}
@@ -169,10 +174,14 @@ class Recorder:
             self._enqueue(_Item(make, len(message.mask.data), 'corrections'))
 
     def add_raw(self, topic: str, kind: str, data: bytes, *, latched: bool = False) -> None:
-        """Record a message of another node's topic as it came. Latched ones are repeated in each new bag."""
+        """Record a message of another node's topic as it came. Latched ones are repeated in each new bag.
+
+        That is the newest of a topic; of transforms all that differ, because each node says its own.
+        """
         entry = _Entry(topic, kind, bytes(data), latched)
-        if latched:
-            self._latched[f'{topic} {hash(entry.data)}'] = entry
+        kept = self._latched.get(topic, ())
+        if latched and entry not in kept:
+            self._latched[topic] = (*kept, entry)[-(STATIC_KEPT if kind == STATIC else 1) :]
         if self.wanted:
             self._enqueue(_Item(lambda: [entry], len(data)))
 
@@ -210,7 +219,7 @@ class Recorder:
     def _run(self) -> None:
         while not self._closing or self._queue:
             with self._changed:
-                self._changed.wait_for(lambda: self._queue or self._closing, TICK_SECONDS)
+                self._changed.wait_for(lambda: self._queue or self._closing, self._tick_seconds)
                 items = list(self._queue)
                 self._queue.clear()
                 self._queued = 0
@@ -226,12 +235,20 @@ class Recorder:
             return
         for item in items:
             self._write(item)
-        for camera in self._cameras:
-            self._record_frame(camera)
         now = time.monotonic()
+        # Messages of other nodes may come much faster, and to look at a frame is to decode it.
+        if now - self._looked >= self._tick_seconds:
+            self._looked = now
+            for camera in self._cameras:
+                self._record_frame(camera)
         if self._bag is not None and now - self._flushed >= FLUSH_SECONDS:
             self._bag.flush()
             self._flushed = now
+
+    @property
+    def _tick_seconds(self) -> float:
+        rate = self._settings['record_rate']
+        return min(TICK_SECONDS, 1 / rate) if rate > 0 else TICK_SECONDS
 
     def _follow_setting(self) -> None:
         wanted = self._settings['record']
@@ -242,29 +259,42 @@ class Recorder:
         self._folder = None
         self.state = replace(self.state, folder=wanted, problem='')
         if wanted:
-            limit = self._settings['record_max_size'] * MEGABYTE
-            least = self._settings['record_min_free'] * MEGABYTE
-            self._folder = BagFolder(Path(wanted).expanduser().absolute(), limit, least)
+            self._folder = BagFolder(Path(wanted).expanduser().absolute(), *self._limits())
             self._open()
+
+    def _limits(self) -> tuple[int, int]:
+        """Return the most bytes of all bags together, and the least that stay free on the disk."""
+        return tuple(self._settings[name] * MEGABYTE for name in ('record_max_size', 'record_min_free'))
 
     def _open(self) -> None:
         # rosbags is an extra: a node that does not record does without.
         from cooper_ros.recording.bag_writer import BagWriter
         from cooper_ros.recording.definitions import Definitions
 
-        self._folder.make_room(0)
+        self._make_room(0)
         self._bag = BagWriter(self._folder.new_bag(), Definitions())
         self.state = replace(self.state, bag=str(self._bag.folder))
         if self._latched:
-            self._write(_Item(lambda: list(self._latched.values()), 0))
+            self._write(_Item(lambda: [entry for kept in list(self._latched.values()) for entry in kept], 0))
         self._bag.flush()
+
+    def _make_room(self, size: int) -> None:
+        """Look for room for the next ``ROOM`` bytes at once: that takes a while, and transforms come in hundreds."""
+        if self._bag is None or size > self._room:
+            self._folder.limit, self._folder.least_free = self._limits()
+            room = max(size, min(ROOM, self._folder.limit // 100))
+            self._folder.make_room(room, self._bag and self._bag.folder)
+            self._room = room
+        self._room -= size
 
     def _write(self, item: _Item) -> None:
         if self._bag.size >= self._settings['record_file_size'] * MEGABYTE:
             self._finish()
+            if self.state.problem:
+                raise OSError(self.state.problem)
             self._open()
         entries = item.make()
-        self._folder.make_room(sum(len(entry.data) for entry in entries), self._bag.folder)
+        self._make_room(sum(len(entry.data) for entry in entries))
         # One time for all that belongs together, and no two items with the same.
         self._last_ns = max(time.time_ns(), self._last_ns + 1)
         for entry in entries:
