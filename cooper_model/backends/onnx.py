@@ -110,6 +110,8 @@ class OnnxRunner(Runner):
         # Apart for each model: the provider's own key need not know of weights.
         self._engines = settings.engines / f'{manifest.model[:16]}-{manifest.precision}-opset{manifest.opset}'
         providers, self._index = settings.providers()
+        # A stream of its own: torch's usual one has the address 0, which ONNX Runtime takes for none.
+        self._stream = None if providers[0].kind == 'cpu' else torch.cuda.Stream(self._index)
         ranges = {name: _range(manifest, name, config, settings.limits) for name in GRAPHS}
         for provider, following in zip(providers, (*providers[1:], None), strict=True):
             try:
@@ -123,7 +125,9 @@ class OnnxRunner(Runner):
             else:
                 self.provider = provider
                 break
-        self.device = torch.device('cpu') if self.provider.kind == 'cpu' else torch.device('cuda', self._index)
+        if self.provider.kind == 'cpu':
+            self._stream = None
+        self.device = torch.device('cpu') if self._stream is None else torch.device('cuda', self._index)
 
     def _open(self, path: Path, provider: Provider, ranges: Mapping[str, Shapes]) -> Any:
         options = onnxruntime.SessionOptions()
@@ -139,9 +143,8 @@ class OnnxRunner(Runner):
     def _options(self, provider: Provider, ranges: Mapping[str, Shapes]) -> dict[str, str]:
         if provider.kind == 'cpu':
             return {}
-        # On torch's stream, so that what torch writes and what a graph reads keep their order.
-        stream = torch.cuda.current_stream(self._index).cuda_stream
-        shared = {'device_id': str(self._index), 'user_compute_stream': str(stream)}
+        assert self._stream is not None, 'GPUs have one'
+        shared = {'device_id': str(self._index), 'user_compute_stream': str(self._stream.cuda_stream)}
         if provider.kind == 'cuda':
             return shared | {'use_tf32': '0'}
         self._engines.mkdir(parents=True, exist_ok=True)
@@ -157,10 +160,21 @@ class OnnxRunner(Runner):
         kept = (dict(inputs), dict(outputs))  # the binding knows addresses alone
 
         def run() -> None:
-            with self._telling(graph, kept[0]):
+            with self._telling(graph, kept[0]), self._in_order():
                 session.run_with_iobinding(binding)
 
         return run
+
+    @contextmanager
+    def _in_order(self) -> Iterator[None]:
+        """Let a graph begin once torch has written what it reads, and torch go on once the graph is done."""
+        if self._stream is None:
+            yield
+            return
+        others = torch.cuda.current_stream(self._index)
+        self._stream.wait_stream(others)
+        yield
+        others.wait_stream(self._stream)
 
     @contextmanager
     def _telling(self, graph: str, inputs: Mapping[str, Tensor]) -> Iterator[None]:

@@ -203,6 +203,28 @@ def test_an_unknown_device_is_refused(device: str) -> None:
         OnnxSettings(device or 'cpu0').providers()
 
 
+def test_graphs_on_a_gpu_and_torch_wait_for_each_other(
+    tiny_graphs: Callable[[int], Path], tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = loading.load_backend(tiny_checkpoint, 'onnx', 'cpu', graphs=tiny_graphs(20))
+    runner, order = backend._runner, []
+
+    class Stream:
+        def __init__(self, name: str, cuda_stream: int) -> None:
+            self.name, self.cuda_stream = name, cuda_stream
+
+        def wait_stream(self, other: Stream) -> None:
+            order.append(f'{self.name} waits for {other.name}')
+
+    # Torch's usual stream has the address 0, which ONNX Runtime takes for none and computes beside it.
+    monkeypatch.setattr(torch.cuda, 'current_stream', lambda *_: Stream('torch', 0))
+    runner._stream = Stream('graphs', 7)
+    assert runner._options(backend_of_onnx.PROVIDERS[1], {})['user_compute_stream'] == '7'
+    embeddings = torch.empty(1, 1, backend.config.decoder.hidden_size)
+    runner.bind('embed', {'ids': torch.tensor([[3]])}, {'embeddings': embeddings})()
+    assert order == ['graphs waits for torch', 'torch waits for graphs']
+
+
 def test_the_tensorrt_provider_is_told_sizes_formats_and_folders(
     tiny_graphs: Callable[[int], Path], tiny_checkpoint: Path
 ) -> None:
