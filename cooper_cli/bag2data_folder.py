@@ -21,7 +21,7 @@ from cooper_ros.harvest.report import BagReport
 from cooper_ros.harvest.streams import TEXT, Cameras, Streams, find_cameras, find_streams, is_of_instances
 from cooper_ros.recording.corrections import CorrectionStore, Verdict
 from cooper_ros.recording.desk import Desk, Entry
-from cooper_ros.recording.reader import RECORD
+from cooper_ros.recording.reader import RECORD, Recorded
 from cooper_ros.salvage import Bag, open_bag
 from cooper_sim.grading import read_number
 from cooper_sim.robot_format import UNKNOWN, RobotQuestion, RobotWriter
@@ -56,7 +56,7 @@ class DataFolder:
         self._writer = RobotWriter(folder)
         self._wishes = wishes
         self._novelty = Novelty(wishes.options.novelty)
-        self._asked = {(question.frame, question.question) for question in self._writer.questions}
+        self._asked = {(question.frame, question.question): question for question in self._writer.questions}
         self._earlier = set(self._writer.frames)
 
     def add(self, bags: list[Path]) -> list[BagReport]:
@@ -106,6 +106,11 @@ class DataFolder:
         for entry in entries:
             if not entry.verdict.useless:
                 self._add_correction(path, desk, entry, best, reports[0])
+            elif earlier := self._earlier.intersection(names_of(path, entry.question, best)):
+                reports[0].problem(
+                    f'{", ".join(sorted(earlier))}: called useless after it was put into the folder, where it stays; '
+                    'begin a new folder to leave it out'
+                )
 
     def _chosen(self, cameras: Cameras, report: BagReport) -> tuple[str, ...]:
         """Return the names of the cameras that are wanted; an empty one stands for the best."""
@@ -175,10 +180,13 @@ class DataFolder:
             report.counts['questions'] += self._add_question(question)
 
     def _add_question(self, question: RobotQuestion) -> bool:
-        if (question.frame, question.question) in self._asked:
+        key = (question.frame, question.question)
+        known = self._asked.get(key)
+        # A person's word holds, and their last one.
+        if known is not None and (question.source == 'rule' or known.answer == question.answer):
             return False
         self._writer.add_question(question)
-        self._asked.add((question.frame, question.question))
+        self._asked[key] = question
         return True
 
     def _add_correction(self, path: Path, desk: Desk, entry: Entry, best: str, report: BagReport) -> None:
@@ -187,10 +195,9 @@ class DataFolder:
         :param best: name of the camera that frames of the bag do not name
         """
         recorded, verdict = entry.question, entry.verdict
-        camera = '' if recorded.camera == best else recorded.camera
-        name = frame_name(path, recorded.stamp_ns, camera)
+        name, apart = names_of(path, recorded, best)
         if verdict.masks or not recorded.live or name not in self._writer.frames:
-            name = frame_name(path, recorded.stamp_ns, recorded.query_id)
+            name = apart
         if name not in self._writer.frames:
             pictures = desk.pictures(recorded.query_id)
             if pictures.image is None:
@@ -231,6 +238,15 @@ def frame_name(path: Path, stamp_ns: int, apart: str = '') -> str:
     :param apart: what keeps it apart from the bag's first camera at this time: another camera, or a corrected question
     """
     return f'{prefix_of(path)}_{stamp_ns}{f"_{apart}" if apart else ""}'
+
+
+def names_of(path: Path, recorded: Recorded, best: str) -> tuple[str, str]:
+    """Return the id of a question's frame as the camera's, and as one of its own.
+
+    :param best: name of the camera that frames of the bag do not name
+    """
+    camera = '' if recorded.camera == best else recorded.camera
+    return frame_name(path, recorded.stamp_ns, camera), frame_name(path, recorded.stamp_ns, recorded.query_id)
 
 
 def drawn(frame: Frame, masks: Mapping[str, np.ndarray]) -> tuple[np.ndarray | None, tuple[VisibleObject, ...]]:

@@ -3,7 +3,7 @@
 ``frames.jsonl`` has a camera frame a line, ``questions.jsonl`` a question about one; image files lie below ``images/``,
 ``depth/`` (16-bit PNG, millimetres, 0 unknown) and ``masks/`` (16-bit PNG, 0 no object, 65535 unknown, otherwise the
 ``id`` of an object). Lines are only ever added, each after its files, so that a killed writer loses at most the frame
-at hand.
+at hand. Of lines that ask the same of a frame the last holds: so a correction is corrected.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -155,6 +155,11 @@ def _check_texts(row: Mapping[str, Any], names: Sequence[str]) -> None:
     for name in names:
         if not isinstance(row.get(name, ''), str):
             raise TypeError(f'{name} is {row[name]!r}, expected a text')
+
+
+def latest(questions: Iterable[RobotQuestion]) -> list[RobotQuestion]:
+    """Return questions without those that a later one asks anew of the same frame."""
+    return list({(each.frame, each.question): each for each in questions}.values())
 
 
 class RobotWriter:

@@ -12,7 +12,7 @@ import numpy as np
 
 from cooper_model.perception import shown_picture
 from cooper_model.types import Modality
-from cooper_sim.robot_format import FRAMES, QUESTIONS, RobotFrame, RobotQuestion, parse_question
+from cooper_sim.robot_format import FRAMES, QUESTIONS, RobotFrame, RobotQuestion, latest, parse_question
 from training.data import Sample
 from training.datasets.base import DataEntry, Example, ModelInput
 from training.datasets.images import image_size
@@ -99,7 +99,7 @@ class RobotFolder:
         self.folder, self.model = Path(folder), model
         self.questions: dict[str, list[RobotQuestion]] = {}
         if (self.folder / QUESTIONS).is_file():
-            for question in read_rows(self.folder / QUESTIONS, _question, ReadReport('questions')):
+            for question in latest(read_rows(self.folder / QUESTIONS, _question, ReadReport('questions'))):
                 self.questions.setdefault(question.frame, []).append(question)
         self.pictures = _Pictures(DataEntry('robot', str(folder)), model)
         found = [item.frame for item in self.pictures.items]

@@ -20,7 +20,14 @@ from cooper_ros.recording.bag_writer import BagWriter
 from cooper_ros.recording.corrections import Correction, CorrectionStore
 from cooper_ros.recording.definitions import Definitions
 from cooper_ros.recording.messages import Asked, frame_messages, question_messages, topic_names
-from cooper_sim.robot_format import UNKNOWN, parse_frame
+from cooper_sim.robot_format import (
+    UNKNOWN,
+    RobotQuestion,
+    RobotWriter,
+    latest,
+    parse_frame,
+    parse_question,
+)
 
 TOPICS = topic_names(lambda name: name.replace('~', '/cooper') if name.startswith('~') else f'/{name}')
 SIZE = (48, 64)
@@ -102,6 +109,27 @@ def test_useless_frames_are_left_out_and_a_later_correction_is_added(bag, tmp_pa
     for _ in range(2):
         report, frames, questions = run(bag, tmp_path / 'out')
         assert len(frames) == 4 and [row['frame'] for row in questions] == [frames[0]['id']]
+
+
+def test_the_last_word_of_a_person_holds(bag, tmp_path):
+    store = CorrectionStore(bag)
+    for answer, lines in (('left', 1), ('right', 2), ('right', 2)):
+        store.add(Correction('id0', answer=answer))
+        _, frames, questions = run(bag, tmp_path / 'out')
+        assert len(questions) == lines and questions[-1]['answer'] == answer
+        (held,) = latest(map(parse_question, questions))
+        assert (held.frame, held.answer) == (frames[0]['id'], answer)
+    RobotWriter(tmp_path / 'out').add_question(RobotQuestion(frames[3]['id'], 'What is this?', 'a cup'))
+    store.add(Correction('id3', answer='a stapler'))
+    run(bag, tmp_path / 'out')
+    assert latest(RobotWriter(tmp_path / 'out').questions)[-1].answer == 'a stapler'
+
+
+def test_a_frame_that_is_called_useless_too_late_is_named(bag, tmp_path):
+    _, frames, _ = run(bag, tmp_path / 'out')
+    CorrectionStore(bag).add(Correction('id2', useless=True))
+    report, again, _ = run(bag, tmp_path / 'out')
+    assert frames == again and any(frames[2]['id'] in text and 'stays' in text for text in report.problems)
 
 
 def test_what_the_node_generated_is_no_truth(bag, tmp_path):

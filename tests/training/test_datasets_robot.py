@@ -24,6 +24,7 @@ from cooper_sim.types import VisibleObject
 from training.datasets.base import DataEntry
 from training.datasets.registry import open_pictures, open_questions
 from training.datasets.report import LeftOut
+from training.retrain_data import RobotFolder
 
 CAMERA = CameraIntrinsics(96.0, 96.0, 63.5, 47.5, 128, 96)
 BALL = VisibleObject(
@@ -194,6 +195,13 @@ def test_a_folder_without_frames_says_what_writes_them(words, tmp_path):
 def test_depth_in_millimetres_has_no_value_where_there_is_none():
     metres = np.array([1.2345, np.nan, -1.0, 0.0, np.inf, 70.0, 65.535])
     assert millimetres(metres).tolist() == [1234, 0, 0, 0, 0, 0, 65535]
+
+
+def test_of_a_question_that_is_asked_again_the_last_answer_holds(words, folder):
+    RobotWriter(folder).add_question(RobotQuestion('a', 'How far is the red ball?', '2 m', source='correction'))
+    data = open_questions(DataEntry('robot', str(folder)), words)
+    assert [question.answer for question in data.items] == ['2 m', 'yes']
+    assert [each.answer for each in RobotFolder(folder, words).questions['a']] == ['2 m']
 
 
 def test_ids_of_objects_differ():

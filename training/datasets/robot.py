@@ -23,6 +23,7 @@ from cooper_sim.robot_format import (
     UNKNOWN,
     RobotFrame,
     RobotQuestion,
+    latest,
     parse_frame,
     parse_question,
 )
@@ -124,7 +125,7 @@ class RobotQuestions:
         frames = read_rows(path, lambda row, line: frame_of(row, self.root), self.frame_report)
         self.frames = {frame.id: frame for frame in frames}
         questions = find_list(path.with_name(QUESTIONS), QUESTIONS, REMEDY)
-        items = read_rows(questions, self._parse, self.report)
+        items = latest(read_rows(questions, self._parse, self.report))
         self.items = items[: entry.trained(len(items))]
 
     def __len__(self) -> int:
