@@ -12,8 +12,8 @@ from cooper_ros.harvest.streams import TF
 from cooper_ros.readings import rotation_from_message, stamp_to_ns
 from cooper_ros.salvage import Bag
 
-# Frames whose z points up, by REP 105 and REP 103; the first in the camera's ancestry counts.
-LEVEL_FRAMES = ('map', 'odom', 'world', 'earth', 'base_footprint', 'base_link', 'base')
+# Frames whose z points up, by REP 105 and REP 103, the surest first: a robot's base tilts with it on a ramp.
+LEVEL_FRAMES = ('map', 'odom', 'world', 'base_footprint', 'base_link', 'base')
 Vector = tuple[float, float, float]
 
 
@@ -32,11 +32,11 @@ class _Edge:
 class Gravity:
     """Recorded rotations between frames.
 
-    :param level: frame whose z points up; empty searches for one of ``LEVEL_FRAMES``
+    :param level: frame whose z points up; empty takes the first of ``LEVEL_FRAMES`` in the camera's ancestry
     """
 
     def __init__(self, bag: Bag, level: str = '') -> None:
-        self._level = level
+        self._levels = (level,) if level else LEVEL_FRAMES
         self._edges: dict[str, _Edge] = {}
         for topic, _, message in bag.read(kinds=TF):
             for transform in message.transforms:
@@ -58,17 +58,13 @@ class Gravity:
 
         Of moving frames the last transform before the stamp is taken.
         """
-        frame, rotation = frame_id.lstrip('/'), np.eye(3)
-        seen = [frame]
-        while not self._is_level(frame):
-            edge = self._edges.get(frame)
-            if edge is None or edge.parent in seen:
-                chain = ' < '.join(seen)
-                return None, f'no transform from {frame_id!r} to a level frame ({chain}); record /tf and /tf_static'
-            rotation = edge.at(stamp_ns) @ rotation
+        frame = frame_id.lstrip('/')
+        rotations = {frame: np.eye(3)}
+        while (edge := self._edges.get(frame)) is not None and edge.parent not in rotations:
+            rotations[edge.parent] = edge.at(stamp_ns) @ rotations[frame]
             frame = edge.parent
-            seen.append(frame)
-        return tuple(float(value) for value in rotation[2]), ''
-
-    def _is_level(self, frame: str) -> bool:
-        return frame == self._level if self._level else frame in LEVEL_FRAMES
+        level = next((name for name in self._levels if name in rotations), None)
+        if level is None:
+            chain = ' < '.join(rotations)
+            return None, f'no transform from {frame_id!r} to a level frame ({chain}); record /tf and /tf_static'
+        return tuple(float(value) for value in rotations[level][2]), ''
