@@ -37,6 +37,8 @@ class Turns:
         now = self._clock()
         with self._lock:
             due = self._due.get(name, 0.0)
+            if due > now + 2 / rate:
+                due = now  # the rate was lower until now
             if now < due - _EARLY / rate:
                 return False
             self._due[name] = max(due + 1 / rate, now)

@@ -51,6 +51,14 @@ def test_a_fast_camera_cannot_starve_slow_ones(turns, clock):
         assert all(step % 10 in (3, 4, 5) for step in steps)  # and waited for two others at most
 
 
+def test_a_higher_rate_holds_at_once(turns, clock):
+    assert turns.ask('front', 0.01) and take(turns) == 'front'
+    clock.now += 100
+    assert turns.ask('front', 0.01) and take(turns) == 'front'
+    clock.now += 1
+    assert not turns.ask('front', 0.01) and turns.ask('front', 10.0)
+
+
 def test_all_that_always_wait_get_the_same(turns, clock):
     served = []
     for step in range(30):
