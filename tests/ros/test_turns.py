@@ -52,9 +52,8 @@ def test_a_fast_camera_cannot_starve_slow_ones(turns, clock):
 
 
 def test_a_higher_rate_holds_at_once(turns, clock):
-    assert turns.ask('front', 0.01) and take(turns) == 'front'
-    clock.now += 100
-    assert turns.ask('front', 0.01) and take(turns) == 'front'
+    for _ in range(2):
+        assert turns.ask('front', 0.01) and take(turns) == 'front'
     clock.now += 1
     assert not turns.ask('front', 0.01) and turns.ask('front', 10.0)
 
