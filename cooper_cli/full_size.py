@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -112,7 +113,7 @@ def measure(size: str | None, seed: int, device: str | None, repeats: int) -> tu
     config = SIZES[size] if size else CooperConfig()
     place = choose_device(config, device, needs_gpu=size is None)
     backend = build(config, place, seed)
-    finish: Callable[[], None] = torch.cuda.synchronize if place.type == 'cuda' else (lambda: None)
+    finish: Callable[[], None] = partial(torch.cuda.synchronize, place) if place.type == 'cuda' else (lambda: None)
     ceilings = measure_ceilings(place, backend.model.dtype, finish)
     work = _Work(backend, Clock(repeats, finish), ceilings, seed)
     with torch.inference_mode():
@@ -162,25 +163,24 @@ class _Work:
         self._timed(f'prefill_{PREFILL}_s', lambda context: self._append(context, PREFILL), least.text(PREFILL, 0))
         for name, tokens in CONTEXTS.items():
             self._decode(f'decode_{name}_tok_per_s', tokens)
-        context_floor = least.picture('generation', self._latents, QUESTION) + least.picture(
-            'understanding', self._patches + 2, QUESTION + self._latents
-        )
+        pixels = backend._tensor(self._pixels)[None]
+        picture = backend._tensor(transforms.normalise(self._image))[None]
+        tower = nn.ModuleList([backend.model.vit_model, backend.model.connector])
+        vision_floor = least.vision(tower, self._patches)
+        encode_floor = least.counted(lambda: backend.autoencoder.encode(picture))
+        context_floor = vision_floor + encode_floor + least.picture('generation', self._latents, QUESTION)
+        context_floor += least.picture('understanding', self._patches + 2, QUESTION + self._latents)
         seen = QUESTION + self._latents + self._patches + 2
         first_floor = context_floor + least.text(QUESTION, seen) + least.token(seen + QUESTION)
         self._timed('image_context_s', self._show, context_floor, QUESTION)
         self._timed('first_token_s', self._first_token, first_floor, QUESTION)
         for name, sampler in SCHEDULES.items():
             self._generate(name, sampler)
-        pixels = backend._tensor(self._pixels)[None]
-        picture = backend._tensor(transforms.normalise(self._image))[None]
         latents = backend.autoencoder.encode(picture)
-        tower = nn.ModuleList([backend.model.vit_model, backend.model.connector])
-        self._timed('vit_s', lambda _: backend.model.embed_vision(pixels), least.vision(tower, self._patches))
-        for name, work in (
-            ('vae_encode_s', lambda _=None: backend.autoencoder.encode(picture)),
-            ('vae_decode_s', lambda _=None: backend.autoencoder.decode(latents)),
-        ):
-            self._timed(name, work, least.counted(work))
+        self._timed('vit_s', lambda _: backend.model.embed_vision(pixels), vision_floor)
+        self._timed('vae_encode_s', lambda _: backend.autoencoder.encode(picture), encode_floor)
+        decode_floor = least.counted(lambda: backend.autoencoder.decode(latents))
+        self._timed('vae_decode_s', lambda _: backend.autoencoder.decode(latents), decode_floor)
 
     def _timed(self, name: str, work: Callable[[Any], object], floor: float, text: int = 0) -> None:
         """Time work on a context of ``text`` tokens."""

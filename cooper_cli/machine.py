@@ -8,6 +8,7 @@ import resource
 import sys
 from collections.abc import Callable
 from datetime import datetime, timezone
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,7 @@ def peak_memory_mb(backend: Backend) -> dict[str, float]:
     if _on_cuda(backend):
         import torch
 
-        peaks['peak_device_memory_mb'] = torch.cuda.max_memory_allocated() / 1e6
+        peaks['peak_device_memory_mb'] = torch.cuda.max_memory_allocated(_device(backend)) / 1e6
     return peaks
 
 
@@ -55,12 +56,16 @@ def finisher(backend: Backend) -> Callable[[], None]:
     if _on_cuda(backend):
         import torch
 
-        return torch.cuda.synchronize
+        return partial(torch.cuda.synchronize, _device(backend))
     return lambda: None
 
 
 def _on_cuda(backend: Backend) -> bool:
-    return str(getattr(getattr(backend, 'model', backend), 'device', 'cpu')).startswith('cuda')
+    return str(_device(backend)).startswith('cuda')
+
+
+def _device(backend: Backend) -> Any:
+    return getattr(getattr(backend, 'model', backend), 'device', 'cpu')
 
 
 def _versions() -> dict[str, str]:

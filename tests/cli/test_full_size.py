@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
 from typer.testing import CliRunner
 
 from cooper_cli.floors import Ceilings, Floors
-from cooper_cli.full_size import SCHEDULES
+from cooper_cli.full_size import QUESTION, SCHEDULES
+from cooper_cli.machine import finisher
 from cooper_cli.main import app
+from cooper_cli.random_model import TINY
 from cooper_model.config import CooperConfig
 
 without_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason='there is a GPU here')
@@ -37,6 +40,20 @@ def test_shares_are_of_time_or_of_rate(record):
     name, rate = 'prefill_512_s', 'decode_1k_tok_per_s'
     assert record['shares'][name] == pytest.approx(record['floors'][name] / record[name], rel=1e-4)
     assert record['shares'][rate] == pytest.approx(record[rate] / record['floors'][rate], rel=1e-4)
+
+
+def test_the_floor_of_an_image_is_that_of_all_its_parts(record):
+    ceilings, tokens, floors = record['ceilings'], record['tokens'], record['floors']
+    least = Floors(TINY, Ceilings(ceilings['copy_gb_per_s'] * 1e9, ceilings['matrix_tflop_per_s'] * 1e12))
+    shown = least.picture('generation', tokens['latents'], QUESTION)
+    shown += least.picture('understanding', tokens['vision'], QUESTION + tokens['latents'])
+    assert floors['image_context_s'] == pytest.approx(shown + floors['vit_s'] + floors['vae_encode_s'], rel=1e-3)
+    assert floors['first_token_s'] > floors['image_context_s']
+
+
+def test_the_clock_waits_for_the_gpu_that_computes():
+    place = torch.device('cuda:1')
+    assert finisher(SimpleNamespace(device=place)).args == (place,)
 
 
 def test_floors_of_the_published_size_are_those_of_its_arithmetic():
