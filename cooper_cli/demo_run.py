@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from itertools import chain, cycle, repeat
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cooper_cli.demo_report import Asked, Report, check, silent_topics
 from cooper_cli.viewing import VIEWER_MODULE
@@ -19,6 +19,9 @@ from cooper_ros.client import ClientError, CooperClient, Question
 from cooper_ros.processes import ProcessFailed, RosProcess
 from cooper_ros.sources import SourceKind, image_files, kind_of
 from cooper_ros.watcher import Watcher
+
+if TYPE_CHECKING:
+    from cooper_ros.bags import CameraTopics
 
 START_SECONDS = 90.0
 FIRST_IMAGE_SECONDS = 30.0
@@ -77,24 +80,26 @@ class Demo:
         """
         kind = kind_of(self.settings.camera)
         self.report = Report(self.settings.camera, kind)
-        compressed = False
+        topics: CameraTopics | None = None
         if kind == 'bag':
-            compressed, self.report.recorded = _images_of(self.settings.camera)
+            topics = _topics_of(self.settings.camera)
+            self.report.recorded = topics.image.count
         self.namespace = _private_names()
         with ExitStack() as stack:
             try:
-                self._run(stack, kind, compressed)
+                self._run(stack, kind, topics)
             except (ProcessFailed, ClientError, TimeoutError) as error:
                 self.report.problems.append(str(error))
         check(self.report)
         return self.report
 
-    def _run(self, stack: ExitStack, kind: SourceKind, compressed: bool) -> None:
+    def _run(self, stack: ExitStack, kind: SourceKind, topics: CameraTopics | None) -> None:
         began = time.monotonic()
+        compressed = topics is not None and topics.image.compressed
         with uninterrupted():
             client = stack.enter_context(CooperClient(namespace=self.namespace))
         viewer = self._start_viewer(stack, compressed)
-        node = self._start(stack, 'cooper_ros.node', self._node_parameters(compressed), 'node.log')
+        node = self._start(stack, 'cooper_ros.node', self._node_parameters(topics), 'node.log')
         camera = self._start(stack, 'cooper_ros.camera', self._camera_parameters(kind), 'camera.log')
         with uninterrupted():
             watcher = Watcher(client.node, self.namespace, compressed, self.settings.seconds / 6)
@@ -139,12 +144,15 @@ class Demo:
         with uninterrupted():
             return stack.enter_context(RosProcess(module, parameters, self.settings.out / log, self.namespace))
 
-    def _node_parameters(self, compressed: bool) -> dict[str, Any]:
+    def _node_parameters(self, topics: CameraTopics | None) -> dict[str, Any]:
         settings = self.settings
+        compressed = topics is not None and topics.image.compressed
+        measured = None if topics is None else topics.depth
         return {
             **settings.model,
             'seed': settings.seed,
             'image_transport': 'compressed' if compressed else 'raw',
+            'depth_transport': 'compressedDepth' if measured is not None and measured.compressed else 'raw',
             # Every image is to be accounted for, on a machine that is busy with other things too.
             'image_reliability': 'reliable',
             'max_image_age': 30.0,
@@ -268,12 +276,12 @@ def uninterrupted() -> Iterator[None]:
         signal.raise_signal(number)
 
 
-def _images_of(source: str) -> tuple[bool, int]:
-    """Return whether a bag holds compressed images, and how many images of the camera."""
+def _topics_of(source: str) -> CameraTopics:
+    """Return what a bag holds of its camera."""
     from cooper_ros.bags import CameraBag
 
     with CameraBag(source) as bag:
-        return bag.topics.image.compressed, bag.topics.image.count
+        return bag.topics
 
 
 def _perceived_messages(watcher: Watcher) -> int:

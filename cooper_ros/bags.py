@@ -29,6 +29,7 @@ if sys.version_info >= (3, 14):
 else:
     from backports.zstd import ZstdError
 
+from cooper_ros.harvest.pixels import COMPRESSED_DEPTH, HEADER_BYTES
 from cooper_ros.sources import SourceError
 
 if TYPE_CHECKING:
@@ -92,8 +93,13 @@ class ImageTopic:
     def is_depth(self) -> bool:
         """Whether the pixels are distances."""
         if self.compressed:
-            return 'compressedDepth' in self.encoding or self.encoding.startswith(DEPTH_ENCODINGS)
+            return COMPRESSED_DEPTH in self.encoding or self.encoding.startswith(DEPTH_ENCODINGS)
         return self.encoding in DEPTH_ENCODINGS or (self.encoding == 'mono16' and 'depth' in self.name.lower())
+
+    @property
+    def is_playable_depth(self) -> bool:
+        """Whether the pixels are distances in a form that a node subscribes to."""
+        return self.is_depth and (not self.compressed or COMPRESSED_DEPTH in self.encoding)
 
     @property
     def is_colour(self) -> bool:
@@ -137,7 +143,10 @@ def describe_image(name: str, kind: str, message: Any, count: int) -> ImageTopic
     frame = message.header.frame_id
     if kind == IMAGE:
         return ImageTopic(name, False, message.encoding, message.width, message.height, frame, count)
-    width, height = _compressed_size(message.data.tobytes())
+    data = message.data.tobytes()
+    if COMPRESSED_DEPTH in message.format:
+        data = data[HEADER_BYTES:]
+    width, height = _compressed_size(data)
     return ImageTopic(name, True, message.format, width, height, frame, count)
 
 
@@ -243,10 +252,10 @@ class CameraBag:
             )
         if wanted['depth']:
             depth: ImageTopic | None = self._named(images, wanted['depth'])
-            if depth.compressed:
+            if depth.compressed and not depth.is_playable_depth:
                 raise BagError(
                     f'bag {self.path}: depth topic {depth.name!r} is compressed ({depth.encoding}), which is not '
-                    'played; name a topic of sensor_msgs/Image, or none'
+                    f'played; name a topic of sensor_msgs/Image or of {COMPRESSED_DEPTH}, or none'
                 )
         else:
             depth = _registered_depth(image, images)
@@ -300,14 +309,14 @@ def _registered_depth(image: ImageTopic, images: list[ImageTopic]) -> ImageTopic
     """Return depth that lies on the image's pixels: same size, and the same frame or a name that says so."""
     fitting = []
     for topic in images:
-        if not topic.is_depth or topic.compressed or (topic.width, topic.height) != (image.width, image.height):
+        if not topic.is_playable_depth or (topic.width, topic.height) != (image.width, image.height):
             continue
         named = any(word in topic.name for word in ('aligned', 'registered'))
         # The RealSense SDK calls every frame '0', so a frame counts only where it is a name.
         same_frame = topic.frame_id == image.frame_id and not image.frame_id.isdigit() and image.frame_id != ''
         if named or same_frame:
-            fitting.append((named, topic.count, topic))
-    return max(fitting, key=lambda item: item[:2])[2] if fitting else None
+            fitting.append((named, not topic.compressed, topic.count, topic))
+    return max(fitting, key=lambda item: item[:3])[3] if fitting else None
 
 
 def kinship(first: str, second: str) -> int:
@@ -325,5 +334,5 @@ def _compressed_size(data: bytes) -> tuple[int, int]:
         with Image.open(io.BytesIO(data)) as picture:
             return picture.size
     except (UnidentifiedImageError, OSError):
-        # compressedDepth has its own header before the PNG; a broken first frame is the node's to refuse.
+        # Of depth in RVL; a broken first frame is the node's to refuse.
         return 0, 0

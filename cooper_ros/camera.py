@@ -1,8 +1,8 @@
 """The camera process: publishes simulated scenes, a bag, a video or a folder of images as a camera driver would.
 
 Topics, all relative: ``image_raw`` (or ``image_raw/compressed`` where the bag holds compressed images),
-``camera_info``, ``depth_registered/image_rect``; latched ``~/truth`` (std_msgs/String, JSON) says what a simulated
-picture shows, for checking answers; ``/diagnostics`` counts. Publishers are reliable, which best-effort subscribers
+``camera_info``, ``depth_registered/image_rect`` (or below it ``compressedDepth``, likewise); latched ``~/truth``
+(std_msgs/String, JSON) says what a simulated picture shows, for checking answers; ``/diagnostics`` counts. Publishers are reliable, which best-effort subscribers
 accept too (REP 2003). Of simulated scenes also ``mask/instances`` and ``mask/classes`` (mono8) where somebody
 subscribes, latched ``mask/label_names`` (std_msgs/String, JSON: name by number), and the camera's place on ``/tf``.
 """
@@ -56,6 +56,9 @@ class CameraNode(Node):
             'compressed': self.create_publisher(CompressedImage, 'image_raw/compressed', qos),
             'camera_info': self.create_publisher(CameraInfo, 'camera_info', qos),
             'depth': self.create_publisher(Image, 'depth_registered/image_rect', qos),
+            'compressed depth': self.create_publisher(
+                CompressedImage, 'depth_registered/image_rect/compressedDepth', qos
+            ),
             'instances': self.create_publisher(Image, 'mask/instances', qos),
             'classes': self.create_publisher(Image, 'mask/classes', qos),
         }
@@ -112,7 +115,8 @@ class CameraNode(Node):
         """Publish a message of role image, camera_info or depth as it is."""
         if role == 'image':
             self._published += 1
-            role = 'compressed' if isinstance(message, CompressedImage) else 'image'
+        if isinstance(message, CompressedImage):
+            role = {'image': 'compressed', 'depth': 'compressed depth'}[role]
         self._publishers_by_role[role].publish(message)
 
     def publish_shot(self, shot: Shot, *, new: bool) -> None:

@@ -13,7 +13,8 @@ from cooper_ros.encodings import ConversionError, decode_picture, depth_from_ima
 
 # Beyond this a sensor of a robot does not measure, so numbers above it are millimetres [m].
 FARTHEST = 60.0
-_HEADER = 12  # of compressedDepth: an int32 and two float32
+COMPRESSED_DEPTH = 'compressedDepth'
+HEADER_BYTES = 12  # of compressedDepth: an int32 and two float32
 MILLIMETRES = 1000.0
 
 
@@ -67,13 +68,13 @@ def _from_compressed(message: Any) -> np.ndarray:
     """
     declared = message.format
     data = np.frombuffer(message.data, np.uint8)
-    inverse = 'compressedDepth' in declared
+    inverse = COMPRESSED_DEPTH in declared
     if 'rvl' in declared:
         raise ConversionError(f'compressed depth: format {declared!r} is not read; send compressedDepth png, or raw')
-    if data.size <= _HEADER:
+    if data.size <= HEADER_BYTES:
         raise ConversionError(f'compressed depth: {data.size} bytes of format {declared!r} hold no picture')
-    _, a, b = struct.unpack('<iff', data[:_HEADER].tobytes()) if inverse else (0, 0.0, 0.0)
-    picture = decode_picture(data[_HEADER:] if inverse else data, cv2.IMREAD_UNCHANGED)
+    _, a, b = struct.unpack('<iff', data[:HEADER_BYTES].tobytes()) if inverse else (0, 0.0, 0.0)
+    picture = decode_picture(data[HEADER_BYTES:] if inverse else data, cv2.IMREAD_UNCHANGED)
     if picture is None or picture.ndim != 2 or picture.dtype not in (np.uint16, np.float32):
         raise ConversionError(
             f'compressed depth: {data.size} bytes of format {declared!r} are no depth picture; send raw depth'

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from cooper_ros.bags import BagError, CameraBag
+from tests.ros.compressed_depth import compressed_depth
 from tests.ros.scribe import SECOND, Scribe
 
 
@@ -76,18 +77,35 @@ def test_a_named_topic_wins_and_a_missing_one_is_told(tmp_path):
         CameraBag(tmp_path / 'bag', camera_info_topic='/info')
 
 
-def test_compressed_depth_is_refused_where_it_is_named(tmp_path):
-    scribe = Scribe(tmp_path / 'bag', 'sqlite3')
+def bag_of_compressed_depth(path, form, data):
+    """Write a bag of one colour image and one compressed depth image that is registered to it."""
+    scribe = Scribe(path, 'sqlite3')
     with scribe.writer:
         scribe.image('/color', SECOND)
         scribe.write(
-            '/depth', 'sensor_msgs/msg/CompressedImage', SECOND, header=scribe.header(SECOND, 'camera'),
-            format='16UC1; compressedDepth png', data=np.zeros(20, np.uint8),
+            '/aligned_depth', 'sensor_msgs/msg/CompressedImage', SECOND, header=scribe.header(SECOND, 'camera'),
+            format=form, data=np.frombuffer(data, np.uint8),
         )  # fmt: skip
-    with CameraBag(tmp_path / 'bag') as bag:
+    return path
+
+
+def test_compressed_depth_of_the_image_s_size_is_found(tmp_path):
+    values = compressed_depth(np.full((6, 8), 2.0, np.float32), '16UC1')
+    with CameraBag(bag_of_compressed_depth(tmp_path / 'bag', '16UC1; compressedDepth png', values)) as bag:
+        assert (bag.topics.depth.name, bag.topics.depth.compressed) == ('/aligned_depth', True)
+        assert (bag.topics.depth.width, bag.topics.depth.height) == (8, 6)
+        assert [item.role for item in bag.messages()] == ['image', 'depth']
+    other = compressed_depth(np.full((8, 8), 2.0, np.float32), '16UC1')
+    with CameraBag(bag_of_compressed_depth(tmp_path / 'other', '16UC1; compressedDepth png', other)) as bag:
         assert bag.topics.depth is None
-    with pytest.raises(BagError, match="depth topic '/depth' is compressed .* name a topic of sensor_msgs/Image"):
-        CameraBag(tmp_path / 'bag', depth_topic='/depth')
+
+
+def test_depth_compressed_otherwise_is_refused_where_it_is_named(tmp_path):
+    path = bag_of_compressed_depth(tmp_path / 'bag', '16UC1; png compressed', bytes(20))
+    with CameraBag(path) as bag:
+        assert bag.topics.depth is None
+    with pytest.raises(BagError, match="'/aligned_depth' is compressed .* name a topic of sensor_msgs/Image or of"):
+        CameraBag(path, depth_topic='/aligned_depth')
 
 
 def test_a_bag_without_images_is_told_with_what_it_holds(tmp_path):

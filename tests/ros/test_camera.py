@@ -30,12 +30,15 @@ from cooper_ros.playback import BagPlayer
 from cooper_ros.processes import RosProcess
 from cooper_ros.readings import intrinsics_from_message
 from cooper_ros.sources import Prefetch, Shot, SourceError, folder_shots, kind_of, video_shots
+from tests.ros.compressed_depth import compressed_depth
+from tests.ros.scribe import SECOND, Scribe
 
 TOPICS = {
     'image_raw': Image,
     'image_raw/compressed': CompressedImage,
     'camera_info': CameraInfo,
     'depth_registered/image_rect': Image,
+    'depth_registered/image_rect/compressedDepth': CompressedImage,
 }
 
 
@@ -155,6 +158,22 @@ def test_a_bag_keeps_stamps_frames_and_bytes(play, tools, shared):
     assert depth.encoding == '16UC1'
     assert 0.3 < np.nanmedian(depth_from_image(depth)) < 5
     assert audience.heard['camera_info'][0].k[0] == pytest.approx(517.3, abs=0.1)
+
+
+def test_compressed_depth_of_a_bag_is_played_as_it_is(play, tools, tmp_path):
+    data = compressed_depth(np.full((6, 8), 2.0, np.float32), '32FC1')
+    scribe = Scribe(tmp_path / 'bag', 'mcap')
+    with scribe.writer:
+        scribe.image('/camera/color', SECOND)
+        scribe.compressed('/camera/aligned/compressedDepth', SECOND, data, '32FC1; compressedDepth png')
+    process, audience = play(source=str(tmp_path / 'bag'))
+    name = 'depth_registered/image_rect/compressedDepth'
+    tools.wait_for(lambda: audience.count(name) and audience.count('image_raw'), 'depth and image')
+    process.stop()
+    depth = audience.heard[name][0]
+    assert (bytes(depth.data), depth.format) == (data, '32FC1; compressedDepth png')
+    assert depth.header.stamp == audience.heard['image_raw'][0].header.stamp
+    assert not audience.heard['depth_registered/image_rect']
 
 
 def test_the_native_bag_of_a_realsense_gets_its_calibration_under_the_image_s_header(play, tools, shared):
