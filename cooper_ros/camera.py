@@ -2,9 +2,10 @@
 
 Topics, all relative: ``image_raw`` (or ``image_raw/compressed`` where the bag holds compressed images),
 ``camera_info``, ``depth_registered/image_rect`` (or below it ``compressedDepth``, likewise); latched ``~/truth``
-(std_msgs/String, JSON) says what a simulated picture shows, for checking answers; ``/diagnostics`` counts. Publishers are reliable, which best-effort subscribers
-accept too (REP 2003). Of simulated scenes also ``mask/instances`` and ``mask/classes`` (mono8) where somebody
-subscribes, latched ``mask/label_names`` (std_msgs/String, JSON: name by number), and the camera's place on ``/tf``.
+(std_msgs/String, JSON) says what a simulated picture shows, for checking answers; ``/diagnostics`` counts.
+Publishers are reliable, which best-effort subscribers accept too (REP 2003). Of simulated scenes also
+``mask/instances`` and ``mask/classes`` (mono8) where somebody subscribes, latched ``mask/label_names``
+(std_msgs/String, JSON: name by number), and the camera's place on ``/tf``.
 """
 
 from __future__ import annotations
