@@ -135,6 +135,8 @@ class _Retraining:
             after = self._measured('after', fresh, sets)
             gains = {kind: compare(before[kind], after[kind]) for kind in sets}
             verdict = judge(gains['robot'], gains['old'])
+            if verdict.better:
+                verdict = self._judge_installed(after, sets, name)
             return self._install(fresh, name, self._card(name, gains, verdict))
 
     @cached_property
@@ -211,6 +213,17 @@ class _Retraining:
             _write_json(path, {kind: [asdict(next(scores)) for _ in ids] for kind, ids in frames.items()})
         found = json.loads(path.read_text(encoding='utf-8'))
         return {kind: [FrameScore(**row) for row in rows] for kind, rows in found.items()}
+
+    def _judge_installed(
+        self, after: dict[str, list[FrameScore]], sets: dict[str, tuple[Path, Sequence[str]]], name: str
+    ) -> Verdict:
+        """Compare with the checkpoint that is installed, where that is neither the start nor the new one."""
+        installed = (self.wishes.out / CURRENT).resolve()
+        if not installed.exists() or installed in (self.checkpoint, (self.wishes.out / name).resolve()):
+            return Verdict(True)
+        held = self._measured(f'installed_{installed.name}', installed, sets)
+        verdict = judge(*(compare(held[kind], after[kind]) for kind in ('robot', 'old')))
+        return verdict if verdict.better else replace(verdict, reason=f'against {installed.name}: {verdict.reason}')
 
     def _recipe(self) -> Recipe:
         recipe = read_settings(CONFIGS / ('nano' if self.is_small else '7b') / 'retrain.yaml', Recipe)

@@ -28,7 +28,7 @@ from training.latents import Encoder
 from training.lora import DECODER
 from training.retrain import CURRENT, Wishes, retrain
 from training.retrain_data import FrameSamples, RobotFolder, bag_of, split
-from training.retrain_scores import FrameScore, Gain, compare, judge, spread
+from training.retrain_scores import FrameScore, Gain, Verdict, compare, judge, spread
 from training.retrain_stage import FrameScene, RetrainConfig, RetrainStage, exchange_of
 from training.stage1 import Batch
 
@@ -281,6 +281,12 @@ def test_from_folder_to_checkpoint_and_on_after_a_stop(tmp_path, checkpoint, mon
     assert not second.installed and second.checkpoint.name == 'checkpoint_0002'
     assert (tmp_path / 'out' / CURRENT).resolve() == outcome.checkpoint
     assert second.card['from']['checkpoint'] == str(outcome.checkpoint)
+    # Better than its start is not enough where another is installed.
+    verdicts = iter([Verdict(True), Verdict(False, 'worse: masks')])
+    monkeypatch.setattr(program, 'judge', lambda robot, old: next(verdicts))
+    third = retrain(wishes)
+    assert not third.installed and third.card['reason'] == 'against checkpoint_0001: worse: masks'
+    assert (tmp_path / 'out' / CURRENT).resolve() == outcome.checkpoint
 
 
 def test_adapters_alone_are_trained_and_merged(tmp_path, checkpoint, monkeypatch):
