@@ -48,6 +48,12 @@ class Writer:
         """
         name = STATE if self.parts == 1 else f'state-{step:08d}-{self.part:03d}-of-{self.parts:03d}.safetensors'
         path = self.folder / name
+        _beside(path).unlink(missing_ok=True)
+        # Parts are alike and share a disk. All look before any writes: better than to find out at the end, with a disk
+        # that is full for all others too.
+        needed = self.parts * _bytes(tensors)
+        if not self.all_of(shutil.disk_usage(self.folder).free >= needed):
+            raise StateNotWrittenError(_remedy(path, needed, os.strerror(errno.ENOSPC)))
         fault = None
         try:
             _write_beside(path, tensors, {'step': str(step), 'meta': json.dumps(meta)})
@@ -55,7 +61,7 @@ class Writer:
             fault = error
         if not self.all_of(fault is None):
             _beside(path).unlink(missing_ok=True)
-            raise StateNotWrittenError(_remedy(path, tensors, fault)) from fault
+            raise StateNotWrittenError(_remedy(path, needed, fault or 'another process could not write')) from fault
         os.replace(_beside(path), path)
         # Parts of an older step go when every process has its new one.
         self.all_of(True)
@@ -75,18 +81,13 @@ def _bytes(tensors: Mapping[str, Tensor]) -> int:
 
 def _write_beside(path: Path, tensors: Mapping[str, Tensor], meta: dict[str, str]) -> None:
     beside = _beside(path)
-    beside.unlink(missing_ok=True)
-    if shutil.disk_usage(path.parent).free < _bytes(tensors):
-        # Better than to find out at the end, with a disk that is full for all others too.
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, beside, meta)
     with open(beside, 'rb+') as file:
         os.fsync(file.fileno())
 
 
-def _remedy(path: Path, tensors: Mapping[str, Tensor], fault: Exception | None) -> str:
-    needed, free = _bytes(tensors), shutil.disk_usage(path.parent).free
-    why = fault if fault else 'another process could not write its part'
+def _remedy(path: Path, needed: int, why: Exception | str) -> str:
+    free = shutil.disk_usage(path.parent).free
     return f'{path} was not written ({why}); it needs {needed:,} bytes, {free:,} are free; the state before is kept'
 
 

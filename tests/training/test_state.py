@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from training.config import LoopConfig
 from training.loop import Run
-from training.state import STATE, SavedState, StateNotWrittenError, is_run
+from training.state import STATE, SavedState, StateNotWrittenError, Writer, is_run
 
 SETTINGS = LoopConfig(steps=3, learning_rate=1e-2, save_every=1, bf16=False)
 
@@ -74,6 +75,17 @@ def test_a_state_of_another_model_names_the_tensors(tmp_path):
         started(tmp_path, width=32)
     with pytest.raises(ValueError, match=r'another model: .*1\.weight of shape \(1, 64\) is unknown'):
         Run(nn.Sequential(nn.Linear(8, 64)), SETTINGS, tmp_path)
+
+
+def test_a_part_is_not_begun_where_all_parts_together_have_no_room(tmp_path, monkeypatch):
+    weights = {'model.weight': torch.zeros(100)}
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, 'disk_usage', lambda _: usage._replace(free=500))
+    with pytest.raises(StateNotWrittenError, match='it needs 800 bytes, 500 are free'):
+        Writer(tmp_path, 0, 2, bool).write(weights, 1, {})
+    assert not list(tmp_path.iterdir())
+    Writer(tmp_path, 0, 1, bool).write(weights, 1, {})
+    assert is_run(tmp_path)
 
 
 def test_a_damaged_state_is_named(tmp_path):
