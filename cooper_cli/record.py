@@ -26,7 +26,7 @@ def record(
     rate: Annotated[float, typer.Option(min=0.0, max=60.0, help='Frames a second between questions.')] = 0.0,
     topic: Annotated[
         Optional[list[str]],  # noqa: UP045
-        typer.Option(help='Record this topic too, as it comes; may be repeated. Default /tf and /tf_static.'),
+        typer.Option(help='Record this topic too, beside /tf and /tf_static, as it comes; may be repeated.'),
     ] = None,
     repair: Annotated[
         Optional[Path],  # noqa: UP045
@@ -43,6 +43,7 @@ def record(
     if off and folder is not None:
         raise ValueError(f'--off ends the recording, but {folder} begins one; give one of the two')
     from cooper_ros.client import CooperClient
+    from cooper_ros.parameters import TRANSFORMS
     from cooper_ros.recording.control import recording_status, set_recording
 
     with CooperClient(namespace=f'/{namespace.strip("/")}') as client:
@@ -51,7 +52,7 @@ def record(
             set_recording(client, timeout, record='')
             _wait(client, timeout, begun=False)
             values = {'record': str(folder.expanduser().absolute()), 'record_rate': rate}
-            set_recording(client, timeout, **values, **({'record_topics': topic} if topic else {}))
+            set_recording(client, timeout, **values, **({'record_topics': [*TRANSFORMS, *topic]} if topic else {}))
             state = _wait(client, timeout, begun=True)
             if seconds:
                 note(f'recording into {state.bag} for {seconds:g} s')

@@ -20,6 +20,7 @@ METHODS = ('auto', *flow.METHODS)
 MODALITIES = ('depth', 'segmentation')
 TRANSPORTS = ('raw', 'compressed')
 DEPTH_TRANSPORTS = ('raw', 'compressedDepth')
+TRANSFORMS = ('/tf', '/tf_static')
 RELIABILITIES = ('best_effort', 'reliable')
 
 
@@ -153,7 +154,7 @@ SPECS = (
     Spec('publish_markers', True, 'publish ~/markers'),
     Spec('record', '', 'folder that questions are recorded into; empty = none'),
     Spec('record_rate', 0.0, 'frames recorded a second between questions [Hz]; 0 = none', (0.0, 60.0)),
-    Spec('record_topics', ['/tf', '/tf_static'], 'topics of other nodes that are recorded as they come'),
+    Spec('record_topics', list(TRANSFORMS), 'topics of other nodes that are recorded as they come'),
     Spec('record_file_size', 64, 'size at which the next bag begins [MB]', (1, 100_000)),
     Spec('record_max_size', 4096, 'size of all bags together; then the oldest go [MB]', (2, 100_000_000)),
     Spec('record_min_free', 256, 'space that recording leaves free on the disk [MB]; 0 = none', (0, 100_000_000)),
