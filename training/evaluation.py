@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
@@ -45,6 +46,17 @@ def frozen(model: nn.Module) -> Iterator[None]:
         model.train()
 
 
+def backend_of(model: Cooper, autoencoder: nn.Module) -> TorchBackend:
+    """Return a backend over a model in training, for use within :func:`frozen`.
+
+    Of an autoencoder that lies elsewhere or is held in another dtype, as beside weights in bfloat16, a copy is taken.
+    """
+    place, first = (model.device, model.dtype), next(autoencoder.parameters())
+    if (first.device, first.dtype) != place:
+        autoencoder = deepcopy(autoencoder).to(*place)
+    return TorchBackend(model, autoencoder, 'sdpa' if model.device.type == 'cuda' else 'parts')
+
+
 def generate_maps(
     backend: TorchBackend, image: np.ndarray, requests: dict[str, list[int]], sampler: SamplerConfig
 ) -> dict[str, np.ndarray]:
@@ -79,7 +91,7 @@ def evaluate_maps(
     wanted = {kind: requests[kind] for kind in data.modalities}
     rows = []
     with frozen(model):
-        backend = TorchBackend(model, autoencoder)
+        backend = backend_of(model, autoencoder)
         sampler = replace(data.config.sampler, text_scale=1.0, image_scale=1.0)
         for number in numbers:
             try:
@@ -127,7 +139,7 @@ def request_ids(prompts: Prompts, tokenizer: Tokenizer) -> dict[str, list[int]]:
 def evaluate_answers(model: Cooper, autoencoder: nn.Module, scenes: SimulatedScenes, folder: Path) -> dict[str, float]:
     """Score the answers of the reasoner in its own mode, one question a held-out scene."""
     with frozen(model):
-        reasoner = Reasoner(TorchBackend(model, autoencoder), Tokenizer.load(folder), Prompts.load(folder))
+        reasoner = Reasoner(backend_of(model, autoencoder), Tokenizer.load(folder), Prompts.load(folder))
         right, looked = [], []
         for number in range(len(scenes) - ANSWERED, len(scenes)):
             record = scenes.records[number]

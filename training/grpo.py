@@ -18,14 +18,13 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 
-from cooper_model.backends.torch import TorchBackend
 from cooper_model.network.model import Cooper
 from training.curves import COUNTS, Parts
 from training.data import Mixture, open_mixture
 from training.datasets.base import DataEntry, Flag, ModelInput, QuestionExample
 from training.datasets.registry import open_questions
 from training.datasets.simulation import SimulatedScenes
-from training.evaluation import evaluate_answers, evaluate_parts, frozen, request_ids
+from training.evaluation import backend_of, evaluate_answers, evaluate_parts, frozen, request_ids
 from training.experience import JudgedGroup, judge, transcript
 from training.flags import FlagConfig, FlagStore
 from training.grpo_batches import LossConfig, RolloutBatch, make_batch, policy_loss
@@ -156,9 +155,7 @@ class Grpo:
     ) -> list[Group]:
         """Let the model as it is answer questions."""
         with frozen(self.model):
-            device = self.model.device
-            coder = self.autoencoder.to(device, self.model.dtype)
-            backend = TorchBackend(self.model, coder, 'sdpa' if device.type == 'cuda' else 'parts')
+            backend = backend_of(self.model, self.autoencoder)
             return RolloutSampler(backend, self.words.tokenizer, self.words.prompts, config).sample(examples, seeds)
 
     def score(self, answer: str, example: QuestionExample) -> float:
@@ -266,6 +263,7 @@ def train(settings: Settings) -> None:
     accelerator = start_processes()
     start = prepare_model(settings.architecture, settings.autoencoder, settings.start, settings.loop.loaded)
     model = start.model
+    start.autoencoder.to(accelerator.device)
     words = model_input(start.folder, model.config)
     stage = Grpo(start, settings, QuestionPool(open_questions(settings.questions, words)), {})
     if settings.flags and settings.explores:

@@ -305,6 +305,7 @@ def main() -> None:
     if settings.start is None:
         initialise(model, stage.grid, loop.seed)
     run = Run(model, loop, settings.out, settings.start)
+    start.autoencoder.to(run.accelerator.device)
 
     beside = None
     if settings.data:

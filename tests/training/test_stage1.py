@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import replace
 
 import numpy as np
@@ -187,6 +188,15 @@ def test_each_set_is_scored_by_its_own_metric(words, model, autoencoder, scenes,
     alone = evaluate_parts(model, autoencoder, parts[:1], Stage1(model, words).requests, tmp_path, 8)
     assert 'miou/1 steps' in alone
     assert all(p.requires_grad for p in model.parameters())
+
+
+def test_weights_in_bfloat16_are_scored_beside_an_autoencoder_in_float32(words, model, autoencoder, scenes, tmp_path):
+    # As at full size, where weights are gathered in bfloat16 and frozen ones of adapters are held in it.
+    parts = open_mixture([DataEntry('simulation', scenes, held_out=1)], words, autoencoder).parts
+    requests = Stage1(model, words).requests
+    found = evaluate_parts(deepcopy(model).bfloat16(), autoencoder, parts, requests, tmp_path, 1)
+    assert found and all(np.isfinite(list(found.values())))
+    assert next(autoencoder.parameters()).dtype == torch.float32
 
 
 def test_an_image_that_breaks_later_is_reported_and_replaced(words, autoencoder, pairs, tmp_path):
