@@ -26,6 +26,7 @@ from cooper_ros.parameters import Parameters
 from cooper_ros.placer import Place, Placer
 from cooper_ros.publishers import Publishers
 from cooper_ros.recording.messages import Asked
+from cooper_ros.silence import why_silent
 from cooper_ros.topics import INPUTS, message_of, of_camera, transported
 
 
@@ -90,6 +91,12 @@ class Camera:
             subscribe(CameraInfo, self._topic('camera_info'), self.frames.add_camera_info),
             subscribe(message_of(depth_transport), depth, self.frames.companions.add_depth),
         ]
+
+    def silence(self) -> str:
+        """Return why no image came yet, and the remedy."""
+        topic = self._node.resolve_topic_name(self._topic('image'))
+        reliable = self._settings['image_reliability'] == 'reliable'
+        return why_silent(self._node, topic, self._settings['image_transport'], reliable)
 
     def unsubscribe(self) -> None:
         """Leave the camera alone and forget its frames."""

@@ -109,7 +109,7 @@ class Diagnostics:
         if not self._active():
             level, text = DiagnosticStatus.STALE, 'the node is not active'
         elif age is None:
-            level, text = DiagnosticStatus.STALE, f'no image on {frames.image_topic} yet; start a camera, or remap it'
+            level, text = DiagnosticStatus.STALE, camera.silence()
         elif counts.undecodable > before.counts.undecodable:
             level, text = DiagnosticStatus.ERROR, frames.last_error
         elif 0 < oldest < age:
