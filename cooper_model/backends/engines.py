@@ -48,6 +48,7 @@ class EngineKey:
     :param model: fingerprint of the checkpoint
     :param gpu: architecture, such as ``sm_87``
     :param tensorrt: version of the library
+    :param graphs: digest of the graphs that it is built from
     :param shares: whether the engines of the language model are given its weights instead of holding them
     """
 
@@ -56,6 +57,7 @@ class EngineKey:
     tensorrt: str
     precision: Precision
     opset: int
+    graphs: str
     limits: Limits = Limits()
     shares: bool = False
 

@@ -58,6 +58,12 @@ class Manifest:
     graphs: dict[str, GraphFile]
     format: int = FORMAT
 
+    @property
+    def digest(self) -> str:
+        """Return a fingerprint of all graphs and their weights."""
+        parts = [self.weights, *(f'{name} {self.graphs[name].sha256}' for name in sorted(self.graphs))]
+        return hashlib.sha256('\n'.join(parts).encode()).hexdigest()
+
     def save(self, folder: Path) -> None:
         """Write the manifest; the last thing to be written, so that a folder with one is complete."""
         beside = folder / f'.{MANIFEST}.part'

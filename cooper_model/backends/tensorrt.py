@@ -66,7 +66,7 @@ class _Monitor(tensorrt.IProgressMonitor):
 def build_engine(
     graph: Path, profiles: Sequence[Mapping[str, Shapes]], timings: Path, tell: Callable[[float], None]
 ) -> bytes:
-    """Build the engine of a graph for the GPU that is there; takes minutes.
+    """Build the engine of a graph for the current GPU; takes minutes.
 
     :param profiles: shapes of the inputs that are free, one engine for all
     :param timings: file of what was measured before, read and written
@@ -86,9 +86,9 @@ def build_engine(
         for name, (least, usual, most) in shapes.items():
             profile.set_shape(name, *(tensorrt.Dims(list(shape)) for shape in (least, usual, most)))
         config.add_optimization_profile(profile)
-    # A cache of another version or GPU is no error: it is refused, and an empty one is filled.
+    # A cache of another version or GPU, or a damaged one, is no error: it is refused, and an empty one is filled.
     cache = config.create_timing_cache(timings.read_bytes() if timings.is_file() else b'')
-    if not config.set_timing_cache(cache, False):
+    if cache is None or not config.set_timing_cache(cache, False):
         config.set_timing_cache(config.create_timing_cache(b''), False)
     built = builder.build_serialized_network(network, config)
     if built is None:
@@ -133,8 +133,9 @@ class _Engine:
         def run() -> None:
             done = [context.set_input_shape(name, tuple(x.shape)) for name, x in inputs.items()]
             done += [context.set_tensor_address(name, x.data_ptr()) for name, x in placed.items()]
-            if not all(done) or not context.execute_async_v3(_stream()):
-                raise self._messages.failure(f'run the engine {self._name!r}')
+            with torch.cuda.device(like.device):
+                if not all(done) or not context.execute_async_v3(_stream()):
+                    raise self._messages.failure(f'run the engine {self._name!r}')
 
         return run
 
@@ -189,9 +190,11 @@ class TensorRTRunner(Runner):
         self._messages = _Log()
         self._runtime = tensorrt.Runtime(self._messages)
         self._shared = shared
-        self._engines = {
-            name: _Engine(self._runtime, content, name, self._messages) for name, content in engines.items()
-        }
+        # An engine lies on the device that is current when it is loaded.
+        with torch.cuda.device(device):
+            self._engines = {
+                name: _Engine(self._runtime, content, name, self._messages) for name, content in engines.items()
+            }
 
     def bind(self, graph: str, inputs: Mapping[str, Tensor], outputs: Mapping[str, Tensor]) -> Run:
         engine = self._engines[graph]

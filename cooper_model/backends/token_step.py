@@ -23,20 +23,22 @@ Step = Callable[[], Tensor]
 Capture = Callable[[Step], Step]
 
 
-def cuda_graph(step: Step) -> Step:
+def cuda_graph(device: torch.device, step: Step) -> Step:
     """Return a call that replays a step as one CUDA graph; what it returns lies at the same place every time.
 
+    :param device: that the step computes on
     :raises RuntimeError: the step does something that cannot be captured, or memory runs out
     """
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        for _ in range(WARM_UPS):
-            step()
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        result = step()
+    with torch.cuda.device(device):
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(WARM_UPS):
+                step()
+        torch.cuda.current_stream().wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            result = step()
 
     def replay() -> Tensor:
         graph.replay()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import get_args
 
@@ -48,7 +49,8 @@ class TorchBackend(Backend[Context]):
         known = get_args(Kernel)
         if kernel not in known:
             raise ValueError(f'attention kernel {kernel!r} is unknown, expected one of {", ".join(known)}')
-        self._capture = cuda_graph if capture is None and model.device.type == 'cuda' else capture
+        graphs = capture is None and model.device.type == 'cuda'
+        self._capture = partial(cuda_graph, model.device) if graphs else capture
         self._step: TokenStep | None = None
         self.quantised: Report | None = None
         self.config: CooperConfig = model.config

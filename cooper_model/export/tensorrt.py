@@ -27,7 +27,7 @@ from cooper_model.backends.graphs import GRAPHS, Manifest, Precision, cache_fold
 from cooper_model.backends.profiles import STEP, Limits, prefill_limit, shapes, sizes
 from cooper_model.config import CooperConfig
 from cooper_model.export import shared
-from cooper_model.export.cache import cached_graphs
+from cooper_model.export.cache import cached_graphs, graphs_folder
 
 log = logging.getLogger(__name__)
 
@@ -89,19 +89,22 @@ class EngineSet:
 
         :raises BackendFailed: TensorRT failed
         """
+        for graph in self.store.missing():
+            log.warning('building the TensorRT engine %r for %s; this takes minutes', graph, self.store.key.gpu)
+            with torch.cuda.device(self.target.device):
+                self.store.write(graph, self._built(graph, _teller(progress, graph)))
+
+    def _built(self, graph: str, tell: Callable[[float], None]) -> bytes:
         from cooper_model.backends.tensorrt import build_engine
 
         key = self.store.key
-        for graph in self.store.missing():
-            log.warning('building the TensorRT engine %r for %s; this takes minutes', graph, key.gpu)
-            path = self.graphs / self.manifest.graphs[graph].file
-            profiles = [shapes(self.manifest, graph, profile) for profile in sizes(graph, self.config, key.limits)]
-            if key.shares and graph in shared.SHARING:
-                names = shared.shared_names(self.graphs, self.manifest)
-                path = shared.write_sharing(self.graphs, self.manifest, graph, names)
-            self.store.folder.mkdir(parents=True, exist_ok=True)
-            content = build_engine(path, profiles, self.store.folder / 'timings', _teller(progress, graph))
-            self.store.write(graph, content)
+        path = self.graphs / self.manifest.graphs[graph].file
+        profiles = [shapes(self.manifest, graph, profile) for profile in sizes(graph, self.config, key.limits)]
+        if key.shares and graph in shared.SHARING:
+            names = shared.shared_names(self.graphs, self.manifest)
+            path = shared.write_sharing(self.graphs, self.manifest, graph, names)
+        self.store.folder.mkdir(parents=True, exist_ok=True)
+        return build_engine(path, profiles, self.store.folder / 'timings', tell)
 
     def load(self) -> TensorRTBackend:
         """Load the engines, after building those that are missing."""
@@ -165,7 +168,7 @@ def find_engines(
             f'the graphs in {graphs} are of opset {manifest.opset}, which TensorRT {target.tensorrt} does not take; '
             f'run: cooper export onnx --opset {target.opset} --out DIR'
         )
-    key = EngineKey(model, target.gpu, target.tensorrt, manifest.precision, manifest.opset)
+    key = EngineKey(model, target.gpu, target.tensorrt, manifest.precision, manifest.opset, manifest.digest)
     key = replace(key, limits=limits or built_limits(root, key))
     plan = plan_memory(manifest, config, key.limits, shared.shared_bytes(graphs, manifest))
     key = replace(key, shares=plan.shares(target.total))
@@ -178,8 +181,9 @@ def has_engines(checkpoint: str | Path, precision: Precision = 'bfloat16') -> bo
     try:
         target = find_target()
         model = fingerprint_checkpoint(checkpoint)
-    except BackendUnavailable:
+        manifest = Manifest.load(graphs_folder(model, precision, target.opset))
+    except (BackendUnavailable, FileNotFoundError, ValueError):
         return False
     root = cache_folder() / 'engines'
-    key = EngineKey(model, target.gpu, target.tensorrt, precision, target.opset)
+    key = EngineKey(model, target.gpu, target.tensorrt, precision, target.opset, manifest.digest)
     return any(not EngineStore(root, each).missing() for each in built_keys(root, key))

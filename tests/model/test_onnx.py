@@ -22,7 +22,7 @@ from cooper_model.backends.failures import BackendFailed, BackendUnavailable, is
 from cooper_model.backends.graphs import GRAPHS, MANIFEST, Manifest, fingerprint_checkpoint
 from cooper_model.backends.profiles import Limits, prefill_limit
 from cooper_model.config import CooperConfig, SamplerConfig
-from cooper_model.export.cache import cached_graphs
+from cooper_model.export.cache import cached_graphs, graphs_folder
 from cooper_model.types import MODES, CameraIntrinsics, Frame, ImageReady, TextDelta
 from tests.random_checkpoint import tiny_config, write_random_checkpoint
 
@@ -267,13 +267,17 @@ def test_damaged_graphs_in_the_cache_are_exported_again(
     )
     checkpoint = write_random_checkpoint(tmp_path / 'checkpoint', config=small)
     model = fingerprint_checkpoint(checkpoint)
-    damaged = tmp_path / 'cache' / 'graphs' / f'{model[:16]}-float32-opset20'
+    damaged = graphs_folder(model, 'float32', 20)
+    assert damaged.is_relative_to(tmp_path / 'cache')
     damaged.mkdir(parents=True)
+    other = damaged.with_name(damaged.name[:-8] + '01234567')
+    other.mkdir()
     (damaged / MANIFEST).write_text('{"format": 1, ')
     steps = []
     with caplog.at_level(logging.WARNING):
         folder = cached_graphs(checkpoint, model, opset=20, progress=lambda *step: steps.append(step))
     assert 'exporting the graphs again' in caplog.text and folder == damaged
+    assert f'{other} holds graphs of another version of this program' in caplog.text
     assert [name for name, _, _ in steps] == list(GRAPHS)
     Manifest.load(folder).check(folder, model)
     assert cached_graphs(checkpoint, model, opset=20, progress=lambda *step: steps.append(step)) == folder

@@ -42,7 +42,7 @@ onnxruntime = pytest.importorskip('onnxruntime')
 from cooper_model.export import shared  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
-KEY_OF_ORIN = EngineKey('f' * 64, 'sm_87', '10.16.2.10', 'bfloat16', 23)
+KEY_OF_ORIN = EngineKey('f' * 64, 'sm_87', '10.16.2.10', 'bfloat16', 23, 'a' * 64)
 
 without_tensorrt = pytest.mark.skipif(
     importlib.util.find_spec('tensorrt') is not None, reason='TensorRT is installed here'
@@ -154,6 +154,7 @@ def test_supported_versions_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
         {'tensorrt': '10.3.0.26'},
         {'precision': 'float16'},
         {'opset': 20},
+        {'graphs': 'b' * 64},
         {'limits': Limits(capacity=16384)},
         {'shares': True},
     ],
