@@ -24,7 +24,8 @@ class LossConfig:
     :param scale: divide advantages by the deviation of their group
     :param kl: weight of the divergence from the starting model; 0 to watch it alone, None for no such model in memory,
         as published
-    :param row: how many rollouts of a group are packed into one row
+    :param row: how many rollouts of a group are packed into one row at most
+    :param max_tokens: of a row with more than one rollout; the mask of attention grows with its square
     """
 
     clip: float = 0.2
@@ -32,6 +33,7 @@ class LossConfig:
     scale: bool = True
     kl: float | None = None
     row: int = 4
+    max_tokens: int | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.clip < 1 or self.row < 1 or (self.kl is not None and self.kl < 0):
@@ -63,7 +65,7 @@ def make_batch(groups: Sequence[JudgedGroup], config: CooperConfig, loss: LossCo
     """
     advantages = [advantage for group in groups for advantage in group.advantages]
     lengths = [rollout.length for group in groups for rollout in group.group.rollouts]
-    rows = pieces([group.group for group in groups], loss.row)
+    rows = pieces([group.group for group in groups], config, loss.row, loss.max_tokens)
     if loss.kl is None:
         rows = [row for row in rows if any(advantages[number] for number in row.numbers)] or rows[:1]
     packed = pack_rollouts(rows, config)

@@ -13,13 +13,18 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from cooper_model import transforms
 from cooper_model.config import CooperConfig
+from cooper_model.memory import vision_tokens
 from cooper_model.network.model import Cooper
 from cooper_model.packing import IGNORE, Packed, PackedImages, Segment, pack, packed_forward
 from training.segments import model_text, user_text
 from training.transcripts import Group, Read, Rollout, Shown, Written
+
+MARKERS = 2  # tokens around a segment
+LOGITS_ROWS = 4096
 
 
 @dataclass(frozen=True)
@@ -98,16 +103,38 @@ class _Row:
                 seen = (*seen, number) if part.kept else seen
 
 
-def pieces(groups: Sequence[Group], rollouts: int) -> list[Piece]:
-    """Cut groups into pieces of at most ``rollouts``; rollouts are numbered through in order."""
+def pieces(groups: Sequence[Group], config: CooperConfig, rollouts: int, tokens: int | None = None) -> list[Piece]:
+    """Cut groups into pieces of at most ``rollouts``; rollouts are numbered through in order.
+
+    :param tokens: of a piece at most, what its rollouts share included, as long as it holds more than one rollout
+    """
     found = []
     start = 0
     for group in groups:
-        for first in range(0, len(group.rollouts), rollouts):
-            own = group.rollouts[first : first + rollouts]
-            found.append(Piece(group, own, range(start + first, start + first + len(own))))
-        start += len(group.rollouts)
+        shared = _shared_tokens(group, config)
+        own: list[Rollout] = []
+        length = shared
+        for rollout in group.rollouts:
+            more = _tokens(rollout, config)
+            if own and (len(own) == rollouts or (tokens is not None and length + more > tokens)):
+                found.append(Piece(group, own, range(start, start + len(own))))
+                start, own, length = start + len(own), [], shared
+            own.append(rollout)
+            length += more
+        found.append(Piece(group, own, range(start, start + len(own))))
+        start += len(own)
     return found
+
+
+def _shared_tokens(group: Group, config: CooperConfig) -> int:
+    texts = [ids for ids in (group.system, group.question) if ids]
+    latents = 0 if group.latents is None else len(group.latents) + MARKERS
+    return latents + vision_tokens(config, group.example.image.shape[:2]) + sum(len(ids) + MARKERS for ids in texts)
+
+
+def _tokens(rollout: Rollout, config: CooperConfig) -> int:
+    shown = (vision_tokens(config, part.picture.shape[:2]) for part in rollout.parts if isinstance(part, Shown))
+    return sum(shown) + sum(len(part.ids) + MARKERS for part in rollout.parts if not isinstance(part, Shown))
 
 
 def pack_rollouts(rows: Sequence[Piece], config: CooperConfig) -> PackedRollouts:
@@ -148,5 +175,11 @@ def token_logprobs(model: Cooper, rollouts: PackedRollouts, temperature: float) 
     hidden = packed_forward(model, rollouts.batch, images).understanding
     labels = rollouts.batch.labels.to(device)
     places = labels != IGNORE
-    logits = model.logits(hidden[places])[:, : model.config.usable_vocab].float()
-    return -F.cross_entropy(logits / (temperature or 1.0), labels[places], reduction='none')
+
+    def logprobs(hidden: Tensor, chosen: Tensor) -> Tensor:
+        logits = model.logits(hidden)[:, : model.config.usable_vocab].float()
+        return -F.cross_entropy(logits / (temperature or 1.0), chosen, reduction='none')
+
+    # A little at a time, and once more in the backward pass: a token has far more logits than hidden numbers.
+    parts = zip(hidden[places].split(LOGITS_ROWS), labels[places].split(LOGITS_ROWS), strict=True)
+    return torch.cat([checkpoint(logprobs, *part, use_reentrant=False) for part in parts])

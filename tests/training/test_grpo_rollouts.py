@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -23,8 +24,9 @@ from cooper_sim.grading import Truth
 from cooper_sim.questions import ask_questions
 from cooper_sim.records import SimDataset
 from tests.random_checkpoint import write_random_checkpoint
+from training import policy
 from training.datasets.base import QuestionExample
-from training.policy import pack_rollouts, pieces, token_logprobs
+from training.policy import Piece, pack_rollouts, pieces, token_logprobs
 from training.rollouts import RolloutConfig, RolloutSampler
 from training.transcripts import Group, Read, Rollout, Shown, Written
 
@@ -145,7 +147,7 @@ def test_packed_logprobs_equal_those_recorded_while_decoding(
 ) -> None:
     config = RolloutConfig(4, mode, temperature)
     groups = sampler(backend, default_checkpoint(), config).sample([examples[0], examples[-1]], [5, 6])
-    packed = pack_rollouts(pieces(groups, rows), backend.config)
+    packed = pack_rollouts(pieces(groups, backend.config, rows), backend.config)
     with torch.no_grad():
         found = token_logprobs(backend.model, packed, temperature)
     assert found.shape == packed.recorded.shape and len(found) == int((packed.batch.labels != IGNORE).sum())
@@ -154,11 +156,50 @@ def test_packed_logprobs_equal_those_recorded_while_decoding(
     assert packed.owner.bincount(minlength=len(lengths)).tolist() == lengths
 
 
+def test_rows_hold_no_more_tokens_than_asked_and_not_fewer_rollouts_than_they_could(
+    backend: TorchBackend, examples: list
+) -> None:
+    groups = sampler(backend, default_checkpoint(), RolloutConfig(5, 'auto', 1.5)).sample([examples[0], examples[-1]])
+    alone = pieces(groups, backend.config, 1)
+
+    def tokens(piece: Piece) -> int:
+        return pack_rollouts([piece], backend.config).batch.mask.shape[-1]
+
+    most = max(map(tokens, pieces(groups, backend.config, 2)))
+    rows = pieces(groups, backend.config, 5, most)
+    assert [number for row in rows for number in row.numbers] == list(range(10))
+    assert [tuple(row.rollouts) for row in pieces(groups, backend.config, 5, 1)] == [tuple(p.rollouts) for p in alone]
+    assert max(map(tokens, rows)) <= most
+    for row, following in pairwise(rows):
+        if row.group is following.group:
+            longer = replace(row, rollouts=[*row.rollouts, following.rollouts[0]], numbers=range(len(row.numbers) + 1))
+            assert tokens(longer) > most
+
+
+def test_logprobs_are_the_same_a_little_at_a_time(
+    backend: TorchBackend, examples: list, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    groups = sampler(backend, default_checkpoint(), RolloutConfig(2)).sample(examples[:1])
+    packed = pack_rollouts(pieces(groups, backend.config, 2), backend.config)
+    weight = backend.model.language_model.lm_head.weight
+    found = []
+    for rows in (policy.LOGITS_ROWS, 7):
+        monkeypatch.setattr(policy, 'LOGITS_ROWS', rows)
+        weight.requires_grad_(True)
+        logprobs = token_logprobs(backend.model, packed, 1.0)
+        (gradient,) = torch.autograd.grad(logprobs.sum(), weight)
+        weight.requires_grad_(False)
+        found.append((logprobs.detach(), gradient))
+    assert len(found[0][0]) > 14
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
+
+
 def test_packed_logprobs_of_forced_answers_equal_those_recorded(random_folder: Path, examples: list) -> None:
     backend = TorchBackend.load(random_folder, 'cpu', torch.float32)
     groups = sampler(backend, random_folder, RolloutConfig(3)).sample(examples[:2], [1, 2])
     assert all(rollout.forced for group in groups for rollout in group.rollouts)
-    packed = pack_rollouts(pieces(groups, 8), backend.config)
+    packed = pack_rollouts(pieces(groups, backend.config, 8), backend.config)
     with torch.no_grad():
         found = token_logprobs(backend.model, packed, 1.0)
     assert float((found - packed.recorded).abs().max()) < 1e-4
@@ -172,7 +213,7 @@ def test_only_what_the_model_chose_carries_loss(backend: TorchBackend, examples:
         Written('?cd', (5, 6, 9), 2, (-1.0, -1.0), True),  # two given ids, then one of its own and the end
     ]
     told = replace(group, rollouts=(Rollout(0, [*parts, Read((4,)), Written('e', (9,), 0, (-1.0,), False)]),))
-    batch = pack_rollouts(pieces([told], 1), backend.config).batch
+    batch = pack_rollouts(pieces([told], backend.config, 1), backend.config).batch
     learned = [
         (int(batch.ids[0, place]), int(batch.labels[0, place])) for place in (batch.labels[0] != IGNORE).nonzero()[:, 0]
     ]
