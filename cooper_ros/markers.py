@@ -15,8 +15,10 @@ from visualization_msgs.msg import Marker, MarkerArray
 
 from cooper_model.placement import RigidTransform
 from cooper_model.types import Relation, SceneObject
+from cooper_ros.conversions import stamp_to_ns
 
 TEXT_HEIGHT = 0.06
+CURRENT_SECONDS = 5.0
 _BOX = ColorRGBA(r=0.2, g=0.7, b=1.0, a=0.35)
 _NAME = ColorRGBA(r=1.0, g=1.0, b=1.0, a=1.0)
 _ARROW = ColorRGBA(r=1.0, g=0.6, b=0.1, a=0.9)
@@ -51,6 +53,15 @@ def scene_markers(
         markers.append(_text('answer', 0, answer, place, header))
         markers[-1].color = _ANSWER
     return MarkerArray(markers=markers)
+
+
+def are_current(boxes: Header, asked: Header) -> bool:
+    """Return whether boxes of one frame may stand beside the answer about another.
+
+    Later, the robot has moved on, and the transforms of that time, which TF keeps for ten seconds, are gone: RViz
+    would drop the whole array.
+    """
+    return abs(stamp_to_ns(asked.stamp) - stamp_to_ns(boxes.stamp)) <= CURRENT_SECONDS * 1e9
 
 
 def _point(place: Iterable[float]) -> Point:

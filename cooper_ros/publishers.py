@@ -25,7 +25,7 @@ from cooper_ros.conversions import (
     scene_message,
 )
 from cooper_ros.inference import Perceived
-from cooper_ros.markers import scene_markers
+from cooper_ros.markers import are_current, scene_markers
 from cooper_ros.placer import Place, Placer
 from cooper_ros.recording.messages import Asked, record_message
 from cooper_ros.topics import ANSWERS, OUTPUTS, of_camera
@@ -156,7 +156,7 @@ class Publishers:
         if not self._heard('markers'):
             return
         objects, relations, last = (), (), self._last
-        if last is not None:
+        if last is not None and are_current(last.place.header, place.header):
             objects, relations, place = last.objects, last.perceived.relations, last.place
         array = scene_markers(objects, relations, self._answer, place.header, place.transform)
         self._publishers['markers'].publish(array)

@@ -9,12 +9,13 @@ import pytest
 
 pytest.importorskip('rclpy', reason='needs ROS 2')
 
+from builtin_interfaces.msg import Time  # noqa: E402
 from std_msgs.msg import Header  # noqa: E402
 from visualization_msgs.msg import Marker  # noqa: E402
 
 from cooper_model.placement import RigidTransform  # noqa: E402
 from cooper_model.types import Relation, SceneObject  # noqa: E402
-from cooper_ros.markers import NAMESPACES, scene_markers  # noqa: E402
+from cooper_ros.markers import NAMESPACES, are_current, scene_markers  # noqa: E402
 
 HEADER = Header(frame_id='camera_optical_frame')
 
@@ -100,3 +101,9 @@ def test_the_answer_stands_above_everything(objects):
     assert answer.text == 'the ball'
     assert answer.pose.position.z > 0
     assert all(answer.pose.position.y < item.center[1] - item.size[1] / 2 for item in objects)
+
+
+@pytest.mark.parametrize(('seconds', 'current'), [(0, True), (3, True), (-3, True), (8, False), (-8, False)])
+def test_boxes_of_another_time_do_not_stand_beside_an_answer(seconds, current):
+    asked, boxes = (Header(stamp=Time(sec=100 + later)) for later in (0, seconds))
+    assert are_current(boxes, asked) is current
