@@ -32,7 +32,8 @@ class _Edge:
 class Gravity:
     """Recorded rotations between frames.
 
-    :param level: frame whose z points up; empty takes the first of ``LEVEL_FRAMES`` in the camera's ancestry
+    :param level: frame whose z points up, with or without a robot's prefix (``tb1/odom``); empty takes the first of
+        ``LEVEL_FRAMES`` in the camera's ancestry
     """
 
     def __init__(self, bag: Bag, level: str = '') -> None:
@@ -63,7 +64,8 @@ class Gravity:
         while (edge := self._edges.get(frame)) is not None and edge.parent not in rotations:
             rotations[edge.parent] = edge.at(stamp_ns) @ rotations[frame]
             frame = edge.parent
-        level = next((name for name in self._levels if name in rotations), None)
+        named = {name.rpartition('/')[2]: name for name in reversed(rotations)} | {name: name for name in rotations}
+        level = next((named[name] for name in self._levels if name in named), None)
         if level is None:
             chain = ' < '.join(rotations)
             return None, f'no transform from {frame_id!r} to a level frame ({chain}); record /tf and /tf_static'

@@ -287,6 +287,18 @@ def test_up_is_read_from_transforms_in_motion(tmp_path):
     bag.close()
 
 
+def test_a_robot_s_prefix_hides_no_level_frame(tmp_path):
+    scribe = Scribe(tmp_path / 'bag', 'mcap')
+    half = np.sqrt(0.5)
+    with scribe.writer:
+        scribe.transform('/tf_static', START, 'tb1/base_link', 'tb1/camera_optical', AHEAD)
+        scribe.transform('/tf', START, 'tb1/odom', 'tb1/base_link', (half, 0.0, 0.0, half))
+    bag = open_bag(tmp_path / 'bag')
+    for level in ('', 'odom', 'tb1/odom'):
+        np.testing.assert_allclose(Gravity(bag, level).up('tb1/camera_optical', START)[0], (-1, 0, 0), atol=1e-9)
+    bag.close()
+
+
 def test_novelty_ignores_brightness_and_noise():
     novelty = Novelty()
     image = scene(0)[0]
