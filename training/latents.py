@@ -135,6 +135,7 @@ def _write(path: Path, masks: Path, data: DataSet, encoder: Encoder, count: int)
     if tokens is None:
         raise ValueError(f'{data.name}: no example can be read; {data.report.summary()}')
     tokens.flush()
+    masks.unlink(missing_ok=True)  # of an earlier cache of this name
     if not counts.all():
         np.save(masks, counts)
     unfinished.rename(path)
