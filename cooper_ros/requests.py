@@ -132,14 +132,20 @@ class Requests:
         try:
             answer = self._pipeline.ask(question, lambda event: on_event(event, question), stop)
         except Exception as error:
-            self._tell(replace(asked, problem=str(error) or type(error).__name__), self._place(frame, None))
+            self._tell_others(replace(asked, problem=str(error) or type(error).__name__), self._place(frame, None))
             raise
         place = self._place(frame, answer.depth)
-        self._tell(replace(asked, answer=answer), place)
+        self._tell_others(replace(asked, answer=answer), place)
         if live:
             message.message = _warning(frame, camera)
         fill_answer(message, answer, frame, place)  # last, because it says that all went well
         return message
+
+    def _tell_others(self, asked: Asked, place: Place) -> None:
+        try:
+            self._tell(asked, place)
+        except Exception as error:  # noqa: BLE001 - logged; whoever asked gets the answer all the same
+            self._report('telling of a question', error)
 
     def _on_query(self, request: Query.Request, response: Query.Response) -> Query.Response:
         try:
