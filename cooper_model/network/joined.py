@@ -141,6 +141,8 @@ def _product(linears: Sequence[nn.Linear], form: Form) -> Product:
     weight = torch.cat([linear.weight for linear in linears]) if len(linears) > 1 else linears[0].weight.detach()
     biases = [linear.bias for linear in linears]
     bias = None if biases[0] is None else torch.cat(biases)
+    if form == 'columns' and weight.shape[0] < weight.shape[1]:
+        form = 'rows'  # long rows are read faster as they are
     if form == 'packed':
         packed = torch.ops.mkldnn._reorder_linear_weight(weight, TOKENS)
         return partial(_packed_product, packed, bias)
