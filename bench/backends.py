@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 
-from bench.tables import fill_marks, unit_of
+from bench.tables import fill_file, keep_record, unit_of
 from cooper_cli.machine import describe_backend, describe_machine, finisher
 from cooper_cli.options import BackendName, ModelChoice, NumberType
 from cooper_cli.output import note, plain
@@ -94,14 +94,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     try:
         if given.table:
-            found = {MARK: table(json.loads(given.out.read_text(encoding='utf-8')))}
-            given.table.write_text(fill_marks(given.table.read_text(encoding='utf-8'), found), encoding='utf-8')
+            fill_file(given.table, {MARK: table(json.loads(given.out.read_text(encoding='utf-8')))})
             return
         if given.rounds < 1 or len(set(given.backends)) < max(2, len(given.backends)):
             raise ValueError(f'{given.rounds} rounds of {given.backends}: expected 1 or more, of two or more back ends')
         record = plain(_measure(given))
-        given.out.parent.mkdir(parents=True, exist_ok=True)
-        given.out.write_text(json.dumps(record, indent=1) + '\n', encoding='utf-8')
+        keep_record(given.out, record)
         sys.stdout.write(table(record) + '\n')
     except (OSError, ValueError) as error:
         parser.error(str(error))

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from bench.tables import fill_marks
+from bench.tables import fill_file
 from training.benchmarks.report import compare
 from training.benchmarks.statistics import interval
 
@@ -199,8 +199,7 @@ def main() -> None:
         if unknown:
             raise ValueError(f'no variant {min(unknown)!r}; choose from {", ".join(experiment.variants)}')
         if given.table:
-            text = fill_marks(given.table.read_text(encoding='utf-8'), {'experiment': table(experiment)})
-            given.table.write_text(text, encoding='utf-8')
+            fill_file(given.table, {'experiment': table(experiment)})
             return
     except ValueError as error:
         parser.error(str(error))

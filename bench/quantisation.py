@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.run import measure
-from bench.tables import fill_marks
+from bench.tables import fill_file, keep_record
 from cooper_model.quantise import FULL, Quantisation
 
 SETTINGS = (
@@ -68,8 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         record = _read(given.out) if given.table else _measure_all(given)
         if given.table:
-            text = fill_marks(given.table.read_text(encoding='utf-8'), {'quantisation': table(record)})
-            given.table.write_text(text, encoding='utf-8')
+            fill_file(given.table, {'quantisation': table(record)})
         else:
             sys.stdout.write(table(record) + '\n')
     except (OSError, ValueError) as error:
@@ -91,8 +90,7 @@ def _measure_all(given: argparse.Namespace) -> dict[str, Any]:
         if setting not in record['by_setting']:
             quantise = [] if setting == FULL else ['--quantise', setting]
             record['by_setting'][setting] = measure('eval', [*further, *quantise])
-            given.out.parent.mkdir(parents=True, exist_ok=True)
-            given.out.write_text(json.dumps(record, indent=1) + '\n', encoding='utf-8')
+            keep_record(given.out, record)
     return record
 
 

@@ -26,7 +26,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from bench.network_evaluations import NetworkCounter, with_evaluations
-from bench.tables import fill_marks
+from bench.tables import fill_file
 from cooper_cli.evaluation import DISTRIBUTION, SceneResult, Setup, measure_scenes, scene_seeds
 from cooper_cli.machine import describe_machine
 from cooper_cli.options import ModelChoice
@@ -157,8 +157,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     try:
         if given.table:
-            text = fill_marks(given.table.read_text(encoding='utf-8'), {given.mark: table(_read(given.out))})
-            given.table.write_text(text, encoding='utf-8')
+            fill_file(given.table, {given.mark: table(_read(given.out))})
             return
         sys.stdout.write(table(_measure_all(given)) + '\n')
     except (OSError, ValueError) as error:

@@ -48,6 +48,17 @@ def fill_marks(document: str, tables: dict[str, str]) -> str:
     return MARK.sub(fill, document)
 
 
+def fill_file(document: Path, tables: dict[str, str]) -> None:
+    """Fill the places of these tables in a file; errors as :func:`fill_marks`."""
+    document.write_text(fill_marks(document.read_text(encoding='utf-8'), tables), encoding='utf-8')
+
+
+def keep_record(path: Path, record: Any) -> None:
+    """Write what was measured, as JSON."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(record, indent=1) + '\n', encoding='utf-8')
+
+
 def table(record: dict[str, Any]) -> str:
     """Return the Markdown of one record: figures, then command, machine and date."""
     body = _evaluation(record) if 'answers' in record else _speed(record)

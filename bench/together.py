@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.tables import fill_marks
+from bench.tables import fill_file, keep_record
 from cooper_cli.machine import describe_machine
 from cooper_cli.random_model import SIZES, random_backend
 from cooper_cli.session import set_threads
@@ -123,14 +123,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     try:
         if given.table:
-            found = {MARK: table(json.loads(given.out.read_text(encoding='utf-8')))}
-            given.table.write_text(fill_marks(given.table.read_text(encoding='utf-8'), found), encoding='utf-8')
+            fill_file(given.table, {MARK: table(json.loads(given.out.read_text(encoding='utf-8')))})
             return
         if given.rounds < 1 or min(given.seats) < 1:
             raise ValueError(f'{given.rounds} rounds of {given.seats} seats: expected 1 or more')
         record = _measure(given)
-        given.out.parent.mkdir(parents=True, exist_ok=True)
-        given.out.write_text(json.dumps(record, indent=1) + '\n', encoding='utf-8')
+        keep_record(given.out, record)
         sys.stdout.write(table(record) + '\n')
     except (OSError, ValueError) as error:
         parser.error(str(error))

@@ -21,7 +21,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
-from bench.tables import fill_marks
+from bench.tables import fill_file
 from cooper_cli.evaluation import DISTRIBUTION, QUESTIONS, model_size, scene_seeds, truth_of
 from cooper_cli.machine import describe_machine
 from cooper_cli.output import plain
@@ -130,8 +130,7 @@ def main() -> None:
     try:
         if given.table:
             record = json.loads(given.out.read_text(encoding='utf-8'))
-            text = fill_marks(given.table.read_text(encoding='utf-8'), {given.mark: table(record)})
-            given.table.write_text(text, encoding='utf-8')
+            fill_file(given.table, {given.mark: table(record)})
             return
         named = 'nano' if given.checkpoint is None else given.checkpoint.parent.name
         record = {'checkpoint': named, 'scenes': given.scenes, 'seed': given.seed, **describe_machine()}

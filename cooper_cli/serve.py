@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import socket
 import threading
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Annotated, Optional
 
 import typer
@@ -32,11 +32,17 @@ def serve(
     """Serve the model to robots (--backend remote) and to any client of OpenAI's chat completions."""
     if model.backend is options.BackendName.remote:
         raise typer.BadParameter('a server has its own model; choose a back end that computes')
+    source = model.source
+    if batch > 1:
+        if model.backend not in (options.BackendName.auto, options.BackendName.torch):
+            name = model.backend.value
+            raise typer.BadParameter(f'--batch {batch}: the {name} back end computes one question at a time; use torch')
+        source = replace(source, backend=options.BackendName.torch.value)
     if address is None:
         _require_free(host, port)
     from cooper_model.server import Fleet, Model, start, stop
 
-    served = Model(**asdict(model.source))
+    served = Model(**asdict(source))
     fleet = Fleet(replicas, batch, cpus, gpus, host, port, address, object_store * 2**20)
     note(f'starting Ray and {replicas} replicas')
     ended = threading.Event()

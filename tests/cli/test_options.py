@@ -109,3 +109,9 @@ def test_a_node_is_told_what_was_chosen_and_nothing_else(tmp_path):
     for unfit, told in (('renorm_min=0.5', 'a node has no sampler.renorm_min'), ('text_scale=0', 'means that of the')):
         with pytest.raises(ValueError, match=told):
             node_parameters(ModelChoice(sampler=unfit))
+
+
+def test_a_batch_is_refused_before_ray_starts_where_the_back_end_has_none():
+    done = CliRunner().invoke(app, ['serve', '--batch', '2', '--backend', 'onnx'])
+    assert done.exit_code == 2
+    assert 'the onnx back end computes one question at a time; use torch' in ' '.join(done.stderr.split())
