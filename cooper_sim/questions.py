@@ -272,8 +272,8 @@ def _existence(view: _View) -> Question | None:
     ids: tuple[int, ...] = ()
     if present:
         thing = view.one(view.clear)
-        ids = (thing.id,)
         name = thing.kind if by_kind else thing.name
+        ids = tuple(other.id for other in view.clear if name in (other.kind, other.name))
     elif by_kind:
         name = view.one([kind for kind in KINDS if kind not in {thing.kind for thing in view.everything}])
     else:

@@ -15,7 +15,7 @@ from cooper_model.grammar import boxed_answer
 from cooper_model.types import Modality, Turn
 from cooper_sim.questions import Observed, Question
 from cooper_sim.types import VisibleObject
-from training.describe import centimetres, fact, listing, quantity
+from training.describe import centimetres, fact, listing, quantity, seen
 
 ANGLE_STEP = 15
 LEVEL = 'xef'
@@ -93,16 +93,17 @@ def _sizes(scene: Scene) -> Thought:
 
 
 def _counted(scene: Scene) -> Thought:
-    return Thought(f'all: {listing(scene.observed)}', f'these: {_names(scene)}')
+    """List all objects, then go through them with a running count of those that the question is about.
 
-
-def _present(scene: Scene) -> Thought:
-    return Thought(f'all: {listing(scene.observed)}', f'there: {_names(scene)}')
-
-
-def _names(scene: Scene) -> str:
-    order = sorted(scene.things, key=lambda thing: thing.box[0] + thing.box[2])
-    return '; '.join(thing.name for thing in order) or 'none'
+    Each step asks of one object whether it fits. To name those that fit takes looking for all of a kind and colour at
+    once, which a small model gets wrong even where its list is right.
+    """
+    wanted = {thing.id for thing in scene.things}
+    counts, count = [], 0
+    for thing in seen(scene.observed.visible):
+        count += thing.id in wanted
+        counts.append(f'{thing.name} {count}')
+    return Thought(f'all: {listing(scene.observed)}', f'these: {"; ".join(counts) or "none"}')
 
 
 def _visible(scene: Scene) -> Thought:
@@ -143,7 +144,7 @@ PLANS: dict[str, Plan] = {
     'metric_separation': Plan('depth', _separation),
     'size': Plan('depth', _sizes),
     'counting': Plan('segmentation', _counted),
-    'existence': Plan(None, _present),
+    'existence': Plan(None, _counted),
     'occlusion': Plan('segmentation', _visible),
     'situational': Plan('depth', _turned),
 }
