@@ -190,31 +190,49 @@ class DataFolder:
         return True
 
     def _add_correction(self, path: Path, desk: Desk, entry: Entry, best: str, report: BagReport) -> None:
-        """Add a frame with the masks that a person drew, and the question with the right answer.
+        """Add what a person last said of a question: a frame with the masks that were drawn, and the right answer.
 
         :param best: name of the camera that frames of the bag do not name
         """
         recorded, verdict = entry.question, entry.verdict
-        name, apart = names_of(path, recorded, best)
-        if verdict.masks or not recorded.live or name not in self._writer.frames:
-            name = apart
+        camera, apart = names_of(path, recorded, best)
+        shown = (camera, apart) if recorded.live else (apart,)
+        there = [name for name in shown if name in self._writer.frames]
+        name = there[0] if there and not verdict.masks else apart
+        changed = (name not in there or bool(verdict.masks)) and self._draw(name, desk, entry, report)
         if name not in self._writer.frames:
-            pictures = desk.pictures(recorded.query_id)
-            if pictures.image is None:
-                report.left_out['corrected question without its frame'] += 1
-                return
-            store = CorrectionStore(entry.bag)
-            masks = {each: mask for each in verdict.masks if (mask := store.mask(verdict, each)) is not None}
-            frame = Frame(pictures.image, pictures.intrinsics, pictures.depth, recorded.stamp_ns, recorded.frame_id)
-            instances, things = drawn(frame, masks)
+            report.left_out['corrected question without its frame'] += 1
+            return
+        if verdict.answer:
+            # An earlier answer may stand beside the camera's frame, where there were no masks yet.
+            asked = {name, *(each for each in there if (each, recorded.question) in self._asked)}
+            added = sum(self._add_question(corrected_question(each, entry)) for each in sorted(asked)) > 0
+            report.counts['corrections'] += added
+            changed = changed or added
+        if not changed and (verdict.answer or verdict.masks):
+            report.left_out['correction is in the folder already'] += 1
+
+    def _draw(self, name: str, desk: Desk, entry: Entry, report: BagReport) -> bool:
+        """Add a frame with the masks that a person drew, or give it those drawn since; return whether any are new."""
+        recorded, verdict = entry.question, entry.verdict
+        pictures, store = desk.pictures(recorded.query_id), CorrectionStore(entry.bag)
+        if pictures.image is None:
+            return False
+        masks = {each: mask for each in verdict.masks if (mask := store.mask(verdict, each)) is not None}
+        for each, file in verdict.masks.items():
+            if each not in masks:
+                report.problem(f'{store.folder / file}: this mask cannot be read; draw {each!r} again')
+        frame = Frame(pictures.image, pictures.intrinsics, pictures.depth, recorded.stamp_ns, recorded.frame_id)
+        instances, things = drawn(frame, masks)
+        if name not in self._writer.frames:
             self._writer.add_frame(name, frame, instances, things)
             report.counts['corrected frames'] += 1
-        if not verdict.answer:
-            return
-        added = self._add_question(corrected_question(name, entry))
-        report.counts['corrections'] += added
-        if not added:
-            report.left_out['correction is in the folder already'] += 1
+            return True
+        # What the folder has of a mask that is lost now is kept.
+        if len(masks) < len(verdict.masks) or not self._writer.change_mask(name, instances, things):
+            return False
+        report.counts['masks changed'] += 1
+        return True
 
 
 def _corrected(desk: Desk, report: BagReport) -> list[Entry]:

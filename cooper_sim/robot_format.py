@@ -3,17 +3,18 @@
 ``frames.jsonl`` has a camera frame a line, ``questions.jsonl`` a question about one; image files lie below ``images/``,
 ``depth/`` (16-bit PNG, millimetres, 0 unknown) and ``masks/`` (16-bit PNG, 0 no object, 65535 unknown, otherwise the
 ``id`` of an object). Lines are only ever added, each after its files, so that a killed writer loses at most the frame
-at hand. Of lines that ask the same of a frame the last holds: so a correction is corrected.
+at hand. Of lines of one frame, and of lines that ask the same of it, the last holds: so a correction is corrected.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -165,7 +166,7 @@ def latest(questions: Iterable[RobotQuestion]) -> list[RobotQuestion]:
 class RobotWriter:
     """Adds frames and questions to a folder; goes on where an earlier writer stopped.
 
-    :ivar frames: ids of the frames that are there
+    :ivar frames: those that are there, by id
     :raises ValueError: a line that is there cannot be read, other than the last, which a killed writer may have torn
     """
 
@@ -173,7 +174,7 @@ class RobotWriter:
         self.folder = Path(folder)
         for name in ('images', 'depth', 'masks'):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
-        self.frames = {parse_frame(row).id for row in _mend(self.folder / FRAMES)}
+        self.frames = {frame.id: frame for frame in map(parse_frame, _mend(self.folder / FRAMES))}
         self.questions = [parse_question(row) for row in _mend(self.folder / QUESTIONS)]
 
     def add_frame(
@@ -193,7 +194,7 @@ class RobotWriter:
         if id in self.frames:
             raise ValueError(f'{self.folder} holds a frame {id!r} already; give each its own id, such as its stamp')
         if instances is not None:
-            _check_instances(id, frame, instances, objects)
+            _check_instances(id, frame.image.shape[:2], instances, objects)
         depth = f'depth/{id}.png' if frame.depth is not None else ''
         mask = f'masks/{id}.png' if instances is not None else ''
         line = RobotFrame(
@@ -204,9 +205,38 @@ class RobotWriter:
             Image.fromarray(millimetres(frame.depth)).save(self.folder / line.depth)
         if instances is not None:
             Image.fromarray(instances.astype(np.uint16)).save(self.folder / line.mask)
-        _append(self.folder / FRAMES, asdict(line))
-        self.frames.add(id)
+        self._add_line(line)
         return line
+
+    def change_mask(
+        self,
+        id: str,  # noqa: A002 - as the line calls it
+        instances: np.ndarray,
+        objects: Sequence[VisibleObject],
+    ) -> bool:
+        """Give a frame that is there another mask; return whether it is another.
+
+        :param instances, objects: as of :meth:`add_frame`
+        :raises ValueError: there is no such frame, or values do not fit together
+        """
+        if id not in self.frames:
+            raise ValueError(f'{self.folder} holds no frame {id!r} to give a mask to; add it first')
+        before, mask = self.frames[id], instances.astype(np.uint16)
+        with Image.open(self.folder / before.image) as picture:
+            _check_instances(id, (picture.height, picture.width), instances, objects)
+        if before.mask and before.objects == tuple(objects):
+            with Image.open(self.folder / before.mask) as picture:
+                if np.array_equal(np.array(picture), mask):
+                    return False
+        # A file of its own: the line that holds until the new one is written goes on naming the earlier mask.
+        name = f'masks/{id}~{hashlib.sha256(mask.tobytes()).hexdigest()[:12]}.png'
+        Image.fromarray(mask).save(self.folder / name)
+        self._add_line(replace(before, mask=name, objects=tuple(objects)))
+        return True
+
+    def _add_line(self, line: RobotFrame) -> None:
+        _append(self.folder / FRAMES, asdict(line))
+        self.frames[line.id] = line
 
     def add_question(self, question: RobotQuestion) -> None:
         """Write a question about a frame that is there.
@@ -226,10 +256,10 @@ def millimetres(metres: np.ndarray) -> np.ndarray:
 
 
 def _check_instances(
-    name: str, frame: Frame, instances: np.ndarray, objects: Sequence[VisibleObject]
+    name: str, size: tuple[int, int], instances: np.ndarray, objects: Sequence[VisibleObject]
 ) -> None:
-    if instances.shape != frame.image.shape[:2]:
-        raise ValueError(f'frame {name}: mask of shape {instances.shape} on an image of {frame.image.shape[:2]}')
+    if instances.shape != size:
+        raise ValueError(f'frame {name}: mask of shape {instances.shape} on an image of {size}')
     unnamed = sorted(set(np.unique(instances).tolist()) - {0, UNKNOWN, *(thing.id for thing in objects)})
     if unnamed:
         raise ValueError(f'frame {name}: the mask has ids {unnamed} that no object has')

@@ -125,6 +125,46 @@ def test_the_last_word_of_a_person_holds(bag, tmp_path):
     assert latest(RobotWriter(tmp_path / 'out').questions)[-1].answer == 'a stapler'
 
 
+def box(left):
+    mask = np.zeros(SIZE, bool)
+    mask[10:30, left : left + 20] = True
+    return mask
+
+
+def test_masks_that_are_drawn_again_replace_the_earlier_ones(bag, tmp_path):
+    store, out = CorrectionStore(bag), tmp_path / 'out'
+    store.add(Correction('id0', answer='right'))
+    _, frames, _ = run(bag, out)
+    of_camera = frames[0]['id']
+    for left in (5, 30):
+        store.add(Correction('id0', answer='left', object='red mug', mask=box(left)))
+        report, frames, questions = run(bag, out)
+        drawn = parse_frame(frames[-1])
+        ids = cv2.imread(str(out / drawn.mask), cv2.IMREAD_UNCHANGED)
+        np.testing.assert_array_equal(ids, np.where(box(left), 1, UNKNOWN))
+        assert drawn.objects[0].box[0] == left and drawn.stamp_ns == START and drawn.depth
+    assert frames[-1]['id'] == frames[-2]['id'] != of_camera and report.counts['masks changed'] == 1
+    # Nor does the earlier answer go on standing beside the frame as the camera took it.
+    answers = {each.frame: each.answer for each in latest(map(parse_question, questions))}
+    assert answers == {of_camera: 'left', drawn.id: 'left'}
+    report, *again = run(bag, out)
+    assert again == [frames, questions] and report.left_out['correction is in the folder already'] == 1
+    store.add(Correction('id0', object='blue box', mask=box(0)))
+    assert run(bag, out)[0].counts['masks changed'] == 1
+    assert [thing.name for thing in RobotWriter(out).frames[drawn.id].objects] == ['red mug', 'blue box']
+
+
+def test_a_mask_that_is_lost_is_named_and_what_the_folder_has_of_it_stays(bag, tmp_path):
+    store, out = CorrectionStore(bag), tmp_path / 'out'
+    store.add(Correction('id0', object='red mug', mask=box(5)))
+    store.add(Correction('id0', object='blue box', mask=box(30)))
+    _, frames, _ = run(bag, out)
+    lost = bag / store.verdicts()['id0'].masks['red mug']
+    lost.unlink()
+    report, again, _ = run(bag, out)
+    assert again == frames and f"{lost}: this mask cannot be read; draw 'red mug' again" in report.problems
+
+
 def test_a_frame_that_is_called_useless_too_late_is_named(bag, tmp_path):
     _, frames, _ = run(bag, tmp_path / 'out')
     CorrectionStore(bag).add(Correction('id2', useless=True))

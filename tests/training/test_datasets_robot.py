@@ -99,13 +99,31 @@ def test_questions_come_with_their_truth(words, folder):
     assert len(open_questions(DataEntry('robot', str(folder), held_out=1), words)) == 1
 
 
+def test_the_last_mask_of_a_frame_holds(words, folder):
+    moved = np.roll(scene()[1], 16, 1)
+    thing = replace(BALL, box=(16, 0, 48, 32))
+    kept = RobotWriter(folder)
+    assert kept.change_mask('a', moved, (thing, CAT)) and not kept.change_mask('a', moved, (thing, CAT))
+    assert not RobotWriter(folder).change_mask('a', moved, (thing, CAT))
+    data = open_pictures(DataEntry('robot', str(folder)), words)
+    assert [item.frame.id for item in data.items] == ['a', 'b', 'c']
+    assert data.items[0].frame.objects[0] == thing and data.items[0].frame.up == UP
+    assert (data.example(0).record.ids[:16, 8:24] == 7).all()
+    assert len(RobotFolder(folder, words).frames) == 4
+    assert open_questions(DataEntry('robot', str(folder)), words).frames['a'].objects[0] == thing
+    with pytest.raises(ValueError, match="no frame 'f'"):
+        kept.change_mask('f', moved, (thing, CAT))
+    with pytest.raises(ValueError, match='on an image of'):
+        kept.change_mask('a', moved[1:], (thing, CAT))
+
+
 def test_a_writer_goes_on_after_a_kill(words, folder):
     whole = (folder / FRAMES).read_bytes()
     with open(folder / FRAMES, 'ab') as file:
         file.write(b'{"id": "torn", "im')
     writer = RobotWriter(folder)
     assert (folder / FRAMES).read_bytes() == whole
-    assert writer.frames == {'a', 'b', 'c', 'd'} and len(writer.questions) == 2
+    assert set(writer.frames) == {'a', 'b', 'c', 'd'} and len(writer.questions) == 2
     writer.add_frame('e', scene()[0])
     assert len(open_pictures(DataEntry('robot', str(folder)), words)) == 4
 

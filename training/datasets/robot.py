@@ -72,6 +72,8 @@ class RobotPictures(Listed[RobotItem]):
         if entry.flip:
             raise ValueError(f'{entry.path}: frames are not mirrored, their texts say left and right; drop flip')
         super().__init__(entry, model, FRAMES, REMEDY)
+        # Of lines of one frame the last holds.
+        self.items = list({item.frame.id: item for item in self.items}.values())
 
     def _parse(self, row: Mapping[str, Any], line: Line) -> RobotItem:
         frame = frame_of(row, self.root)
