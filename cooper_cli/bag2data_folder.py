@@ -102,11 +102,11 @@ class DataFolder:
                 self._add_camera(path, bag, cameras, name, entries, reports[-1])
             except BagError as error:
                 reports[-1].problem(str(error))
-        best = next(iter(cameras.by_name), '')
         for entry in entries:
+            names = names_of(path, entry.question, cameras)
             if not entry.verdict.useless:
-                self._add_correction(path, desk, entry, best, reports[0])
-            elif earlier := self._earlier.intersection(names_of(path, entry.question, best)):
+                self._add_correction(names, desk, entry, reports[0])
+            elif earlier := self._earlier.intersection(names):
                 reports[0].problem(
                     f'{", ".join(sorted(earlier))}: called useless after it was put into the folder, where it stays; '
                     'begin a new folder to leave it out'
@@ -133,9 +133,9 @@ class DataFolder:
         if streams.mask is not None and not labels:
             report.problem(f'{streams.mask.name}: nothing names what it shows; give --labels FILE')
         useless = frozenset(
-            entry.question.stamp_ns
-            for entry in entries
-            if entry.verdict.useless and entry.question.camera in ('', streams.camera)
+            asked.stamp_ns
+            for asked in (entry.question for entry in entries if entry.verdict.useless)
+            if streams.camera in ('', cameras.taking(asked.frame_id, asked.camera))
         )
         harvest = Harvest(bag, streams, replace(options, useless=useless), self._novelty, report)
         for harvested in harvest.frames():
@@ -189,14 +189,14 @@ class DataFolder:
         self._asked[key] = question
         return True
 
-    def _add_correction(self, path: Path, desk: Desk, entry: Entry, best: str, report: BagReport) -> None:
+    def _add_correction(self, names: tuple[str, str], desk: Desk, entry: Entry, report: BagReport) -> None:
         """Add what a person last said of a question: a frame with the masks that were drawn, and the right answer.
 
-        :param best: name of the camera that frames of the bag do not name
+        :param names: as of :func:`names_of`
         """
         recorded, verdict = entry.question, entry.verdict
-        camera, apart = names_of(path, recorded, best)
-        shown = (camera, apart) if recorded.live else (apart,)
+        apart = names[1]
+        shown = names if recorded.live else (apart,)
         there = [name for name in shown if name in self._writer.frames]
         name = there[0] if there and not verdict.masks else apart
         changed = (name not in there or bool(verdict.masks)) and self._draw(name, desk, entry, report)
@@ -258,12 +258,11 @@ def frame_name(path: Path, stamp_ns: int, apart: str = '') -> str:
     return f'{prefix_of(path)}_{stamp_ns}{f"_{apart}" if apart else ""}'
 
 
-def names_of(path: Path, recorded: Recorded, best: str) -> tuple[str, str]:
-    """Return the id of a question's frame as the camera's, and as one of its own.
-
-    :param best: name of the camera that frames of the bag do not name
-    """
-    camera = '' if recorded.camera == best else recorded.camera
+def names_of(path: Path, recorded: Recorded, cameras: Cameras) -> tuple[str, str]:
+    """Return the id of a question's frame as the camera's, and as one of its own."""
+    camera = cameras.taking(recorded.frame_id, recorded.camera)
+    if camera == next(iter(cameras.by_name), ''):
+        camera = ''  # frames of the best one do not name it
     return frame_name(path, recorded.stamp_ns, camera), frame_name(path, recorded.stamp_ns, recorded.query_id)
 
 

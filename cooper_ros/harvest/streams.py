@@ -74,6 +74,17 @@ class Cameras:
         place = _place(image)
         return next((name for name, each in self.by_name.items() if _place(each) == place), '')
 
+    def taking(self, frame: str, called: str) -> str:
+        """Return the name of the camera that a node's image is of; empty where there are no cameras.
+
+        Topics are remapped, so the node's name of a camera need not be ours. A frame that one camera has alone decides.
+
+        :param frame: ``frame_id`` of the image
+        :param called: what the node calls the camera; empty where its only one has no name
+        """
+        found = [name for name, each in self.by_name.items() if each.frame_id == frame]
+        return found[0] if len(found) == 1 else called or next(iter(self.by_name), '')
+
 
 def find_cameras(bag: Bag) -> Cameras:
     """Return the cameras in a bag: images in one namespace are of one camera."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -40,17 +41,17 @@ def frame(number):
     return Frame(image, camera, np.full(SIZE, 1.5, np.float32), START + number, 'optical')
 
 
+def write(writer, number, messages, topics=TOPICS):
+    for role, message in messages.items():
+        package, kind = type(message).__module__.split('.')[:2]
+        name = f'{package}/{kind}/{type(message).__name__}'
+        writer.write(topics[role], name, START + number, serialize_message(message))
+
+
 @pytest.fixture
 def bag(tmp_path):
     """Return a bag of four questions and a frame between them."""
     writer = BagWriter(tmp_path / 'cooper_day', Definitions())
-
-    def write(number, messages):
-        for role, message in messages.items():
-            package, kind = type(message).__module__.split('.')[:2]
-            name = f'{package}/{kind}/{type(message).__name__}'
-            writer.write(TOPICS[role], name, START + number, serialize_message(message))
-
     answers = [
         ('Left or right?', ('left', 'right'), Answer('left', 'direct')),
         ('How far is the mug, in metres?', (), Answer('0.4', 'direct', value=0.4, unit='m')),
@@ -60,14 +61,14 @@ def bag(tmp_path):
     for number, (question, choices, answer) in enumerate(answers):
         problem = '' if answer else 'no answer in time'
         asked = Asked(f'id{number}', question, choices, 'direct', frame(number), True, answer, problem)
-        write(number, question_messages(asked, ''))
-    write(9, frame_messages(frame(9)))
+        write(writer, number, question_messages(asked, ''))
+    write(writer, 9, frame_messages(frame(9)))
     writer.close()
     return writer.folder
 
 
-def run(bag, out):
-    (report,) = DataFolder(out, Wishes(Options(novelty=0.1))).add([bag])
+def run(bag, out, *cameras):
+    report, *_ = DataFolder(out, Wishes(Options(novelty=0.1), cameras=cameras)).add([bag])
     rows = [
         [json.loads(line) for line in (out / name).read_text().splitlines()] if (out / name).exists() else []
         for name in ('frames.jsonl', 'questions.jsonl')
@@ -170,6 +171,25 @@ def test_a_frame_that_is_called_useless_too_late_is_named(bag, tmp_path):
     CorrectionStore(bag).add(Correction('id2', useless=True))
     report, again, _ = run(bag, tmp_path / 'out')
     assert frames == again and any(frames[2]['id'] in text and 'stays' in text for text in report.problems)
+
+
+def test_cameras_whose_topics_have_other_names_are_known_by_their_frames(tmp_path):
+    writer = BagWriter(tmp_path / 'cooper_day', Definitions())
+    driver = {'front': '/rig/left/color', 'rear': '/rig/right/color'}
+    for number, (camera, topic) in enumerate(driver.items()):
+        topics = topic_names(lambda name: name.replace('~', '/cooper'), camera)
+        topics['image'] = f'{topic}/image_raw'
+        seen = replace(frame(number), stamp_ns=START, frame_id=f'{camera}_optical')
+        asked = Asked(f'id{number}', 'What is this?', (), 'direct', seen, True, None, 'no answer in time', camera)
+        write(writer, number, question_messages(asked, ''), topics)
+    writer.close()
+    store = CorrectionStore(writer.folder)
+    store.add(Correction('id0', useless=True))
+    store.add(Correction('id1', answer='a stapler'))
+    report, frames, questions = run(writer.folder, tmp_path / 'out', 'left', 'right')
+    assert report.camera == 'left' and report.left_out['called useless by a person'] == 1
+    assert [row['frame_id'] for row in frames] == ['rear_optical']  # once, as the camera took it
+    assert [row['frame'] for row in questions] == [frames[0]['id']]
 
 
 def test_what_the_node_generated_is_no_truth(bag, tmp_path):
