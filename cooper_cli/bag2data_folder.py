@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -58,6 +60,7 @@ class DataFolder:
         self._novelty = Novelty(wishes.options.novelty)
         self._asked = {(question.frame, question.question): question for question in self._writer.questions}
         self._earlier = set(self._writer.frames)
+        self._told = _read_report(folder / REPORT)
 
     def add(self, bags: list[Path]) -> list[BagReport]:
         """Add bags and return what became of each of their cameras; what cannot be read is told of, the rest used."""
@@ -69,10 +72,19 @@ class DataFolder:
         for path in bags:
             self._wishes.progress(f'reading {path}')
             reports += self._add_bag(path)
-        totals = {'frames': len(self._writer.frames), 'questions': len(self._writer.questions)}
-        text = json.dumps({**totals, 'bags': [report.record() for report in reports]}, indent=1, ensure_ascii=False)
-        (self._writer.folder / REPORT).write_text(text + '\n', encoding='utf-8')
+        self._write_report([report.record() for report in reports])
         return reports
+
+    def _write_report(self, records: list[dict[str, Any]]) -> None:
+        """Tell of every bag and camera that ever went in; of those at hand only what is said now."""
+        now = {(each['bag'], each['camera']) for each in records} | {(each['bag'], '') for each in records}
+        self._told = [each for each in self._told if (each['bag'], each['camera']) not in now] + records
+        totals = {'frames': len(self._writer.frames), 'questions': len(self._writer.questions)}
+        text = json.dumps({**totals, 'bags': self._told}, indent=1, ensure_ascii=False)
+        path = self._writer.folder / REPORT
+        fresh = path.with_suffix('.tmp')
+        fresh.write_text(text + '\n', encoding='utf-8')
+        os.replace(fresh, path)
 
     def _add_bag(self, path: Path) -> list[BagReport]:
         reports = [BagReport(str(path))]
@@ -293,6 +305,20 @@ def corrected_question(name: str, entry: Entry) -> RobotQuestion:
     return RobotQuestion(
         name, recorded.question, answer, form, choices, value, unit if value is not None else '', source='correction'
     )
+
+
+def _read_report(path: Path) -> list[dict[str, Any]]:
+    """Return what a folder's report tells of bags.
+
+    :raises ValueError: it cannot be read
+    """
+    if not path.exists():
+        return []
+    try:
+        told = json.loads(path.read_text(encoding='utf-8'))['bags']
+        return [{**each, 'bag': each['bag'], 'camera': each['camera']} for each in told]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f'{path} is no report of cooper bag2data ({error!r}); delete it to go on') from error
 
 
 def _read(path: Path) -> np.ndarray:

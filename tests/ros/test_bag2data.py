@@ -201,6 +201,28 @@ def test_a_second_run_adds_nothing_and_a_killed_one_is_completed(tmp_path):
             assert sorted(map(json.dumps, ours)) == sorted(map(json.dumps, theirs))
 
 
+def test_the_report_tells_of_every_bag_that_went_in(tmp_path):
+    out, first, second = tmp_path / 'out', tmp_path / 'first', tmp_path / 'second'
+    harvest(out, first)  # there is no such bag yet
+    bag_of(tmp_path, name='second', frames=5)
+    harvest(out, second)
+    bag_of(tmp_path, name='first')
+    harvest(out, first)
+    report = json.loads((out / 'report.json').read_text())
+    assert [(Path(each['bag']).name, each['counts']['images']) for each in report['bags']] == [
+        ('second', 5), ('first', 3)
+    ]  # fmt: skip
+    assert report['frames'] == len(lines(out / 'frames.jsonl')) == 5
+    assert not any(each['problems'] for each in report['bags'])
+
+
+@pytest.mark.parametrize('text', ['{"bags": [', '[]', '{"bags": [{"bag": "x"}]}', '{"bags": [3]}'])
+def test_a_report_that_is_none_is_named(tmp_path, text):
+    (tmp_path / 'report.json').write_text(text)
+    with pytest.raises(ValueError, match='report.json is no report of cooper bag2data .* delete it to go on'):
+        harvest(tmp_path, bag_of(tmp_path))
+
+
 @pytest.mark.parametrize('storage', ['sqlite3', 'mcap', 'ros1'])
 def test_a_truncated_bag_gives_what_is_whole_and_names_the_rest(tmp_path, storage):
     path = bag_of(tmp_path, storage, frames=60, masks=False)  # of 2 MB, so that there are several chunks
