@@ -8,6 +8,7 @@ from typing import Annotated, Any, Optional
 import typer
 
 from cooper_cli import options
+from cooper_cli.client import NODE, Namespace, NodeName
 from cooper_cli.output import answer_record, note, print_json, relation_line, say
 from cooper_model.types import Answer, AnswerReady, Event, ImageReady, ImageRequested, TextDelta
 
@@ -24,7 +25,8 @@ def ask(
     stream: Annotated[bool, typer.Option('--stream/--no-stream', help='Show thoughts as they come.')] = True,
     json: options.Json = False,
     seed: options.Seed = 0,
-    namespace: Annotated[str, typer.Option(help='ROS namespace of the node.')] = '',
+    node: NodeName = NODE,
+    namespace: Namespace = '',
     camera: Annotated[str, typer.Option(help='Name of the camera, of a node with several.')] = '',
     timeout: Annotated[float, typer.Option(min=0.1, help='Longest wait for the node and its answer [s].')] = 60.0,
 ) -> None:
@@ -40,7 +42,7 @@ def ask(
         from cooper_cli import ask_ros
 
         asked = {'mode': mode, 'choices': offered, 'out': out, 'stream': stream, 'json': json}
-        ask_ros.run(question, **asked, timeout=timeout, namespace=namespace, camera=camera)
+        ask_ros.run(question, **asked, timeout=timeout, node=node, namespace=namespace, camera=camera)
         return
     from cooper_cli.pictures import load_frame, make_folder
     from cooper_cli.session import open_reasoner

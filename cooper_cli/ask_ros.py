@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cooper_cli.client import NODE, open_client
 from cooper_cli.output import note, object_record, print_json, relation_line, relation_record, say
 
 if TYPE_CHECKING:
@@ -22,25 +23,26 @@ def run(
     stream: bool = True,
     json: bool = False,
     timeout: float = 60.0,
+    node: str = NODE,
     namespace: str = '',
     camera: str = '',
 ) -> None:
-    """Ask the node ``cooper`` of this ROS domain by its action and print what it says.
+    """Ask a node of this ROS domain by its action and print what it says.
 
     :param out: folder for the generated images
     :param stream: print thoughts as they come
     :param timeout: longest wait for node and answer together [s]
-    :param namespace: of the node
+    :param node, namespace: as of :func:`cooper_cli.client.open_client`
     :param camera: whose frame the question is about, of a node with several; empty = the first
     :raises RuntimeError: there is no node, no reply in time, or the node cannot answer; the text says why
     """
     from cooper_cli.pictures import make_folder
-    from cooper_ros.client import CooperClient, Question
+    from cooper_ros.client import Question
 
     if out is not None:
         make_folder(out)
     teller = _Teller(note if json else say if stream else None)
-    with CooperClient(namespace=f'/{namespace.strip("/")}') as client:
+    with open_client(node, namespace) as client:
         reply = client.ask(Question(question, tuple(choices), mode, camera=camera), timeout, teller.hear)
     teller.flush()
     if not reply.success:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from cooper_cli import options
+from cooper_cli.client import NODE, Namespace, NodeName, open_client
 from cooper_cli.output import note as tell
 from cooper_cli.output import print_json, say, table
 
@@ -35,7 +36,8 @@ def correct(
     ] = None,
     web: Annotated[bool, typer.Option('--web', help='Serve a page to look at questions and correct them.')] = False,
     port: Annotated[int, typer.Option(min=0, max=65535, help='Of the page; 0 = any that is free.')] = 8765,
-    namespace: Annotated[str, typer.Option(help='ROS namespace of the node.')] = '',
+    node: NodeName = NODE,
+    namespace: Namespace = '',
     json: options.Json = False,
 ) -> None:
     """Correct recorded questions: one by its id, or all in the browser with --web; without either, list them."""
@@ -49,7 +51,7 @@ def correct(
     elif answer or note or mask is not None or useless is not None:
         raise ValueError('a correction needs the question that it is about; give --id, as `cooper correct BAG` lists')
     if bag is None:
-        _tell_node(wanted, namespace, json)
+        _tell_node(wanted, node, namespace, json)
         return
     from cooper_ros.recording.desk import Desk
 
@@ -71,13 +73,12 @@ def _mask(path: Path):  # noqa: ANN202 - an array; numpy is imported late
     return read_image(path).max(axis=2) > 127
 
 
-def _tell_node(wanted: Correction | None, namespace: str, json: bool) -> None:
+def _tell_node(wanted: Correction | None, node: str, namespace: str, json: bool) -> None:
     if wanted is None:
         raise ValueError('what to correct? give a bag, or --id and --answer to tell a running node')
-    from cooper_ros.client import CooperClient
     from cooper_ros.recording.control import send_correction
 
-    with CooperClient(namespace=f'/{namespace.strip("/")}') as client:
+    with open_client(node, namespace) as client:
         _say_kept(send_correction(client, wanted, 15.0), json)
 
 

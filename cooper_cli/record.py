@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from cooper_cli import options
+from cooper_cli.client import NODE, Namespace, NodeName, open_client
 from cooper_cli.output import note, print_json, say
 
 if TYPE_CHECKING:
@@ -32,7 +33,8 @@ def record(
         Optional[Path],  # noqa: UP045
         typer.Option(metavar='BAG', help='Give a bag that was cut off its index back, without a node.'),
     ] = None,
-    namespace: Annotated[str, typer.Option(help='ROS namespace of the node.')] = '',
+    node: NodeName = NODE,
+    namespace: Namespace = '',
     timeout: Annotated[float, typer.Option(min=0.1, help='Longest wait for the node in seconds.')] = 15.0,
     json: options.Json = False,
 ) -> None:
@@ -42,11 +44,10 @@ def record(
         return
     if off and folder is not None:
         raise ValueError(f'--off ends the recording, but {folder} begins one; give one of the two')
-    from cooper_ros.client import CooperClient
     from cooper_ros.parameters import TRANSFORMS
     from cooper_ros.recording.control import recording_status, set_recording
 
-    with CooperClient(namespace=f'/{namespace.strip("/")}') as client:
+    with open_client(node, namespace) as client:
         if folder is not None:
             # Begun anew also where it had stopped by itself.
             set_recording(client, timeout, record='')

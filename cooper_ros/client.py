@@ -277,8 +277,8 @@ class CooperClient:
             return
         seen = ', '.join(f'{space.rstrip("/")}/{name}' for name, space in self.node.get_node_names_and_namespaces())
         raise NodeUnreachable(
-            f'no node {self.target} after {timeout:g} s; seen: {seen}. Start it with: cooper node; check the '
-            f'namespace and ROS_DOMAIN_ID ({self._context.get_domain_id()} here)'
+            f'no node {self.target} after {timeout:g} s; seen: {seen}. Start it with: cooper node; check its '
+            f'name, its namespace and ROS_DOMAIN_ID ({self._context.get_domain_id()} here)'
         )
 
     def _wait(self, future: Future, timeout: float, what: str) -> Any:

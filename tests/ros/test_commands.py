@@ -13,6 +13,8 @@ import pytest
 
 pytest.importorskip('rclpy')
 
+from cooper_cli.client import open_client
+
 ROOT = Path(__file__).parents[2]
 # Another domain than that of the other tests: the command asks the node of the plain name.
 ENVIRONMENT = {**os.environ, 'ROS_DOMAIN_ID': str(1 + (int(os.environ['ROS_DOMAIN_ID']) + 50) % 100)}
@@ -69,9 +71,39 @@ def test_asking_in_plain_text(running):
     assert 'Answer: ' in done.stdout
 
 
-@pytest.mark.parametrize('namespace', ['/nowhere', 'nowhere/'])
-def test_asking_where_no_node_is(namespace):
-    done = ask('Anyone?', '--namespace', namespace, '--timeout', '0.3')
+@pytest.mark.parametrize(
+    ('options', 'node'),
+    [
+        (['--namespace', '/nowhere'], '/nowhere/cooper'),
+        (['--namespace', 'nowhere/', '--node', 'copper'], '/nowhere/copper'),
+        (['--node', '/far/nowhere/cooper'], '/far/nowhere/cooper'),
+    ],
+)
+def test_asking_where_no_node_is(options, node):
+    done = ask('Anyone?', *options, '--timeout', '0.3')
     assert done.returncode == 1
-    assert 'no node /nowhere/cooper after 0.3 s' in done.stderr
+    assert f'no node {node} after 0.3 s' in done.stderr
     assert 'Traceback' not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ('name', 'namespace', 'node'),
+    [('cooper', '', '/cooper'), ('arm/eye', '/robot1/', '/robot1/arm/eye'), ('/robot1/eye', '', '/robot1/eye')],
+)
+def test_a_node_is_named_with_or_without_its_namespace(name, namespace, node):
+    with open_client(name, namespace) as client:
+        assert client.target == node
+
+
+@pytest.mark.parametrize(
+    ('name', 'namespace', 'reason'),
+    [
+        ('/far/cooper', 'near', 'leave --namespace near out'),
+        ('my robot', '', "no node is called 'my robot'; give words of letters"),
+        ('cooper', '/1st', "no node is called '1st/cooper'"),
+        ('/', '', "no node is called ''"),
+    ],
+)
+def test_a_name_that_is_none_is_told(name, namespace, reason):
+    with pytest.raises(ValueError, match=reason):
+        open_client(name, namespace)

@@ -238,6 +238,7 @@ def test_a_full_disk_ends_the_recording_and_not_the_node(start_node, tools, pict
     tools.wait_for(lambda: probe.state() == 'active' or not process.running, 'the node to become active')
     _, text, values = tools.wait_for(lambda: _stopped(probe), 'the disk to fill')
     assert 'No space left' in text and int(values['frames']) >= 3
+    assert 'No space left' in cooper('record', '--node', '/disk/full')['problem']
     assert ask(probe, 'direct').success
     assert os.statvfs(small_disk).f_bavail * os.statvfs(small_disk).f_bsize < 1_000_000
     bag = open_bag(bags_of(small_disk / 'day')[0])
