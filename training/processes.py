@@ -8,6 +8,8 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs
 
+from cooper_model.allocator import keep_freed_memory
+
 # While the first process evaluates, the others wait.
 PATIENCE = timedelta(hours=3)
 
@@ -17,5 +19,7 @@ def start_processes() -> Accelerator:
 
     May be called again. Precision, accumulation and sharding stand in the run's YAML file, not in one of accelerate.
     """
+    if not torch.cuda.is_available():
+        keep_freed_memory()
     patience = InitProcessGroupKwargs(timeout=PATIENCE)
     return Accelerator(cpu=not torch.cuda.is_available(), kwargs_handlers=[patience])

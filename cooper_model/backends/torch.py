@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from cooper_model import transforms
+from cooper_model.allocator import keep_freed_memory
 from cooper_model.backends.base import Backend, Guidance, Token
 from cooper_model.backends.decoding import DecodedText, Decoding, TextToDecode, choose_tokens, shared_beginning
 from cooper_model.backends.steps import Steps
@@ -97,6 +98,8 @@ class TorchBackend(Backend[Context]):
         language = self.model.language_model
         join(language.model)
         lay_out(language.lm_head)
+        if self.model.device.type == 'cpu':
+            keep_freed_memory()
 
     def seats(self, count: int) -> list[Backend[Context]]:
         if count == 1:
