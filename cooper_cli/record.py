@@ -24,7 +24,10 @@ def record(
     ] = None,
     off: Annotated[bool, typer.Option('--off', help='End the recording.')] = False,
     seconds: Annotated[float, typer.Option(min=0.0, help='End the recording after so long; 0 = leave it on.')] = 0.0,
-    rate: Annotated[float, typer.Option(min=0.0, max=60.0, help='Frames a second between questions.')] = 0.0,
+    rate: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(min=0.0, max=60.0, help="Frames a second between questions; default: the node's record_rate."),
+    ] = None,
     topic: Annotated[
         Optional[list[str]],  # noqa: UP045
         typer.Option(help='Record this topic too, beside /tf and /tf_static, as it comes; may be repeated.'),
@@ -52,8 +55,10 @@ def record(
             # Begun anew also where it had stopped by itself.
             set_recording(client, timeout, record='')
             _wait(client, timeout, begun=False)
-            values = {'record': str(folder.expanduser().absolute()), 'record_rate': rate}
-            set_recording(client, timeout, **values, **({'record_topics': [*TRANSFORMS, *topic]} if topic else {}))
+            values = {'record': str(folder.expanduser().absolute())}
+            values |= {'record_topics': [*TRANSFORMS, *topic]} if topic else {}
+            values |= {'record_rate': rate} if rate is not None else {}
+            set_recording(client, timeout, **values)
             state = _wait(client, timeout, begun=True)
             if seconds:
                 note(f'recording into {state.bag} for {seconds:g} s')

@@ -168,19 +168,21 @@ def cooper(*arguments):
 
 def test_the_command_records_and_corrects_at_a_running_node(recording, tools, tmp_path):
     _, probe, _, folder = recording
+    assert probe.set_parameters(record_rate=0.5)[0].successful
     begun = cooper('record', tmp_path / 'by_hand', '--topic', '/recorded_words')
     assert begun['bag'].startswith(str(tmp_path / 'by_hand')) and not begun['problem']
     asked = ask(probe, 'direct')
     path, *_ = answered(tools, tmp_path / 'by_hand', asked.query_id)
-    (topics,) = probe.call(GetParameters, 'get_parameters', GetParameters.Request(names=['record_topics'])).values
-    assert list(topics.string_array_value) == ['/tf', '/tf_static', '/recorded_words']
+    names = ['record_topics', 'record_rate']
+    topics, rate = probe.call(GetParameters, 'get_parameters', GetParameters.Request(names=names)).values
+    assert list(topics.string_array_value) == ['/tf', '/tf_static', '/recorded_words'] and rate.double_value == 0.5
     assert cooper('correct', '--id', asked.query_id, '--answer', 'blue box') == {'kept': True, 'message': ''}
     assert cooper('record')['questions'] > 0
     assert cooper('record', '--off')['bag'] == ''
     (listed,) = cooper('correct', path)['questions']
     assert (listed['query_id'], listed['verdict']['answer']) == (asked.query_id, 'blue box')
     assert 'same' in cooper('correct', path, '--id', asked.query_id, '--answer', 'blue box')['message']
-    assert probe.set_parameters(record=str(folder), record_topics=['/recorded_words'])[0].successful
+    assert probe.set_parameters(record=str(folder), record_rate=0.0, record_topics=['/recorded_words'])[0].successful
     tools.wait_for(lambda: status(probe)[1].startswith('recording into'), 'recording to go on')
 
 
