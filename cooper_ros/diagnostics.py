@@ -16,14 +16,15 @@ from cooper_ros.cameras import Camera
 from cooper_ros.frames import FrameCounts
 from cooper_ros.parameters import Parameters
 from cooper_ros.pipeline import Pipeline
+from cooper_ros.readings import NANOSECONDS
 from cooper_ros.recording.recorder import RecordingState
 from cooper_ros.usage import memory
 
 _PATIENCE_SECONDS = 3.0
 _REMINDER_SECONDS = 30.0
-# Stamps that differ more than this from the clock of this node come from another clock [s]; those of a recording,
-# which differ by an hour or more, are meant to.
-_CLOCKS_APART, _RECORDED = 2.0, 3600.0
+# Stamps that differ more than this from the clock of this node come from another clock [s]. Those of a recording lie
+# behind it, by an hour or more, and in this century: a clock that was never set, or a simulation's, begins with 0.
+_CLOCKS_APART, _RECORDED, _THIS_CENTURY = 2.0, 3600.0, 978_307_200.0
 
 
 @dataclass(frozen=True)
@@ -104,8 +105,9 @@ class Diagnostics:
         counts, age = frames.counts, frames.age()
         before = self._before.get(camera.name, _Before())
         oldest = self._parameters['max_image_age']
-        delay = frames.delay(self._node.get_clock().now().nanoseconds)
-        level, text = DiagnosticStatus.OK, 'images arrive'
+        now = self._node.get_clock().now().nanoseconds
+        delay = frames.delay(now)
+        level, text = _of_clocks(delay or 0.0, now / NANOSECONDS)
         if not self._active():
             level, text = DiagnosticStatus.STALE, 'the node is not active'
         elif age is None:
@@ -118,11 +120,6 @@ class Diagnostics:
             level, text = DiagnosticStatus.WARN, 'no camera_info, so objects have no metres; remap camera_info'
         elif frames.companions.warnings:
             level, text = DiagnosticStatus.WARN, '; '.join(frames.companions.warnings)
-        elif _CLOCKS_APART < abs(delay or 0.0) < _RECORDED:
-            level, text = DiagnosticStatus.WARN, (
-                f'images arrive {abs(delay):.1f} s {"after" if delay > 0 else "before"} their stamps by the clock of '
-                'this node; synchronise the clocks of the machines (chrony), or set use_sim_time with a simulation'
-            )
         silent = before.silent + self._period if level == DiagnosticStatus.STALE and self._active() else 0.0
         self._before[camera.name] = _Before(counts, silent)
         if silent > _PATIENCE_SECONDS:
@@ -185,3 +182,20 @@ class Diagnostics:
             level, text = DiagnosticStatus.WARN, f'not recorded: {state.skipped}'
         self._dropped = state.dropped
         return self._status('recording', level, text, vars(state))
+
+
+def _of_clocks(delay: float, now: float) -> tuple[bytes, str]:
+    """Return level and text of a camera whose images arrive.
+
+    :param delay: from stamp to arrival [s]
+    :param now: on the clock of this node [s]
+    """
+    if abs(delay) <= _CLOCKS_APART:
+        return DiagnosticStatus.OK, 'images arrive'
+    side = 'after' if delay > 0 else 'before'
+    apart = f'images arrive {abs(delay):.1f} s {side} their stamps by the clock of this node'
+    if delay >= _RECORDED and now - delay >= _THIS_CENTURY:
+        return DiagnosticStatus.OK, f'{apart}, as those of a recording do; if it is none, set the clock of the camera'
+    return DiagnosticStatus.WARN, (
+        f'{apart}; synchronise the clocks of the machines (chrony), or set use_sim_time with a simulation'
+    )

@@ -206,18 +206,28 @@ def test_two_nodes_of_one_name_are_noticed_and_named(probe, camera):
     assert status_of(probe, 'node', lambda status: status.level == DiagnosticStatus.OK)
 
 
-def test_stamps_of_another_clock_are_noticed_and_named(probe, camera):
+@pytest.mark.parametrize(
+    ('stamp_of', 'level', 'told'),
+    [
+        (lambda now: now + 60, DiagnosticStatus.WARN, 'before their stamps'),
+        (lambda now: now + 90_000, DiagnosticStatus.WARN, 'before their stamps'),  # no recording is of tomorrow
+        (lambda now: 5, DiagnosticStatus.WARN, 'after their stamps'),  # of a simulation, or of a clock never set
+        (lambda now: now - 90_000, DiagnosticStatus.OK, 'of a recording'),
+    ],
+)
+def test_stamps_of_another_clock_are_noticed_and_named(probe, camera, stamp_of, level, told):
     def shifted(image):
-        image.header.stamp.sec += 60
+        image.header.stamp.sec = stamp_of(image.header.stamp.sec)
         return image
 
     camera.change = shifted
     try:
-        status = status_of(probe, 'camera', lambda status: status.level == DiagnosticStatus.WARN)
-        assert 'before their stamps' in status.message and 'synchronise the clocks' in status.message
+        status = status_of(probe, 'camera', lambda status: told in status.message)
+        assert status.level == level
+        assert ('synchronise the clocks' in status.message) == (level == DiagnosticStatus.WARN)
     finally:
         camera.change = None
-    assert status_of(probe, 'camera', lambda status: status.level == DiagnosticStatus.OK)
+    assert status_of(probe, 'camera', lambda status: status.message == 'images arrive')
 
 
 def test_depth_in_the_wrong_unit_is_noticed_and_named(probe, node, camera, tools):
