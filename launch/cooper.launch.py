@@ -114,7 +114,7 @@ def camera_nodes(context: LaunchContext) -> list[Node]:
     source, namespace = value_of(context, 'camera'), value_of(context, 'namespace').strip('/')
     nodes = []
     for name, rules in cameras_of(context).items() if source else ():
-        settings = {'source': ParameterValue(source, value_type=str)}
+        settings = {'source': ParameterValue(source, value_type=str), 'use_sim_time': switch('use_sim_time')}
         if name:
             settings['frame_id'] = frame_of(name)
         # In a namespace of its own, with relative topics as the COOPER node reads them.

@@ -125,6 +125,17 @@ def test_launch_starts_programs_that_exist(launch):
     assert ours <= {script.partition(' = ')[0] for script in scripts}
 
 
+def test_every_node_that_is_launched_follows_the_clock(launch):
+    def calls(function, name):
+        found = (node for node in ast.walk(function) if isinstance(node, ast.Call))
+        return [call for call in found if ast.unparse(call.func) == name]
+
+    starting = [each for each in launch.tree.body if isinstance(each, ast.FunctionDef) and calls(each, 'Node')]
+    assert sum(len(calls(each, 'Node')) for each in starting) == len(launch.nodes()) == 3
+    for each in starting:
+        assert ['use_sim_time'] in [[arg.value for arg in call.args] for call in calls(each, 'switch')], each.name
+
+
 def test_launch_uses_what_it_declares_and_nothing_else(launch):
     declared = {launch.value(call.args[0]) for call in launch.calls('argument')}
     calls = launch.calls('LaunchConfiguration') + launch.calls('switch') + launch.calls('value_of')
