@@ -56,6 +56,23 @@ def test_joined_layers_give_the_same(plain: TorchBackend, packs: bool, monkeypat
         torch.testing.assert_close(found, known, atol=2e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize('threads', [1, 3])
+def test_a_token_whose_products_are_split_gives_the_same(
+    plain: TorchBackend, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = outcome(plain)
+    logits = plain.model.logits(expected[1])
+    monkeypatch.setattr(joined, 'WORTH_SPLITTING', 0)
+    monkeypatch.setattr(torch, 'get_num_threads', lambda: threads)
+    split = []
+    monkeypatch.setattr(torch, 'bmm', lambda a, b, product=torch.bmm: split.append(len(a)) or product(a, b))
+    plain.prepare()
+    for found, known in zip(outcome(plain), expected, strict=True):
+        torch.testing.assert_close(found, known, atol=2e-5, rtol=1e-4)
+    torch.testing.assert_close(plain.model.logits(expected[1]), logits, atol=2e-5, rtol=1e-4)
+    assert len(split) > 4 * len(plain.model.language_model.model.layers) if threads > 1 else not split
+
+
 def test_bfloat16_is_no_further_from_float32_than_before(plain: TorchBackend) -> None:
     exact = outcome(plain)
     model, coder = copy.deepcopy(plain.model).bfloat16(), copy.deepcopy(plain.autoencoder).bfloat16()
