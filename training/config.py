@@ -18,7 +18,8 @@ class LoopConfig:
         it along a half cosine to zero
     :param accumulate: batches a process and step; their gradients are averaged. Results depend on the product of
         processes and this alone
-    :param ema: decay of the moving average of the weights; early on ``(1 + step) / (10 + step)`` where smaller
+    :param ema: decay of the moving average of the weights; early on ``(1 + step) / (10 + step)`` where smaller; with 0
+        it is the weights themselves
     :param max_skipped: steps in a row whose loss or gradient may be infinite or not a number; they are left out
     :param save_every, evaluate_every, log_every: in steps
     :param bf16: autocast to bfloat16
