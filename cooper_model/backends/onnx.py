@@ -14,6 +14,7 @@ import torch
 from onnxruntime.capi import onnxruntime_pybind11_state as state
 from torch import Tensor
 
+from cooper_model.allocator import keep_freed_memory
 from cooper_model.backends.failures import BackendFailed, BackendUnavailable, OutOfMemory, is_out_of_memory
 from cooper_model.backends.graph_backend import GraphBackend, Run, Runner
 from cooper_model.backends.graph_cache import CacheForm
@@ -127,6 +128,7 @@ class OnnxRunner(Runner):
                 break
         if self.provider.kind == 'cpu':
             self._stream = None
+            keep_freed_memory()
         self.device = torch.device('cpu') if self._stream is None else torch.device('cuda', self._index)
 
     def _open(self, path: Path, provider: Provider, ranges: Mapping[str, Shapes]) -> Any:
