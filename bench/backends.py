@@ -60,9 +60,8 @@ def ratio(figure: str, first: Sequence[float], other: Sequence[float]) -> float:
     return statistics.median(b / a if figure.endswith('_per_s') else a / b for a, b in pairs)
 
 
-def table(record: Mapping[str, Any]) -> str:
-    """Return a record as Markdown."""
-    rounds: Rounds = record['rounds']
+def ratio_rows(rounds: Rounds) -> list[str]:
+    """Return the rows of a table of medians, and of ratios to the first."""
     first, *others = rounds
     heads = ['figure', first, *others, *(f'{name} against {first}' for name in others)]
     rows = [f'| {" | ".join(heads)} |', '|---' * len(heads) + '|']
@@ -71,10 +70,15 @@ def table(record: Mapping[str, Any]) -> str:
         ratios = [f'{ratio(figure, values, rounds[name][figure]):.2f}' for name in others]
         cells = [f'`{figure}`', *(f'{value:.3g} {unit_of(figure)}' for value in medians), *ratios]
         rows.append(f'| {" | ".join(cells)} |')
+    return rows
+
+
+def table(record: Mapping[str, Any]) -> str:
+    """Return a record as Markdown."""
     where = '; '.join(f'{name} on {each["device"]} in {each["dtype"]}' for name, each in record['backends'].items())
     how = f'{record["threads"]} threads, {record["count"]} rounds'
     below = f'`python -m bench.backends`; {record["model"]}; {where}; {how}; {record["machine"]}; {record["date"]}'
-    return '\n'.join([*rows, '', below])
+    return '\n'.join([*ratio_rows(record['rounds']), '', below])
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

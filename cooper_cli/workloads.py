@@ -52,7 +52,7 @@ def model_figures(
     :param image_side: side of the square image that is shown and generated [px], before the model's own resize
     :param sampler: settings of the sampler that differ from the workload's
     """
-    work = _Work(backend, clock, image_side, seed)
+    work = Work(backend, clock, image_side, seed)
     work.sampler = replace(work.sampler, **(sampler or {}))
     figures = clock.median(work.text, backend.new_context)
     figures |= work.token_costs()
@@ -62,7 +62,13 @@ def model_figures(
     return figures
 
 
-class _Work:
+class Work:
+    """The work on one back end.
+
+    :ivar size: height and width of the image that is generated [px]
+    :ivar noise: what it starts from, ``(tokens, latent_dim)`` float32
+    """
+
     def __init__(self, backend: Backend, clock: Clock, image_side: int, seed: int) -> None:
         self._backend, self._clock = backend, clock
         random = np.random.default_rng(seed)
@@ -72,9 +78,9 @@ class _Work:
         limit = min(config.usable_vocab or config.decoder.vocab_size, config.decoder.vocab_size)
         plain = np.setdiff1d(np.arange(limit), sorted(special))
         self._ids = random.choice(plain, PREFILL).tolist()
-        self._image = random.integers(0, 256, (image_side, image_side, 3), dtype=np.uint8)
-        self._size = backend.image_size(image_side, image_side)
-        self._noise = backend.noise(*self._size, seed)
+        self.image = random.integers(0, 256, (image_side, image_side, 3), dtype=np.uint8)
+        self.size = backend.image_size(image_side, image_side)
+        self.noise = backend.noise(*self.size, seed)
         self.sampler: SamplerConfig = replace(
             config.sampler, num_timesteps=POINTS, text_scale=4.0, image_scale=2.0, interval=(0.0, 1.0), renorm='global'
         )
@@ -113,7 +119,7 @@ class _Work:
 
     def image_context(self, context: Any) -> dict[str, float]:
         start = self._clock.now()
-        self._backend.append_image(context, self._image, latents=True, vision=True)
+        self._backend.append_image(context, self.image, latents=True, vision=True)
         return {'image_context_s': self._clock.now() - start}
 
     def encode(self) -> dict[str, float]:
@@ -123,7 +129,7 @@ class _Work:
             return {}
         from cooper_model.transforms import resize_image
 
-        seen = resize_image(self._image, *self._size)
+        seen = resize_image(self.image, *self.size)
 
         def work(_: None) -> dict[str, float]:
             start = self._clock.now()
@@ -133,15 +139,16 @@ class _Work:
         return self._clock.median(work, lambda: None)
 
     def guidance(self) -> Guidance:
+        """Return the contexts of the three branches."""
         no_text = self.texts(TEXT)
-        self._backend.append_image(no_text, self._image, latents=True, vision=True)
+        self._backend.append_image(no_text, self.image, latents=True, vision=True)
         full = self._backend.fork(no_text)
         self._backend.append_text(full, self._ids[: TEXT - 2])
         return Guidance(full, no_text, self.texts(TEXT, TEXT))
 
     def generate(self, guidance: Guidance) -> dict[str, float]:
         marks = [self._clock.now()]
-        for _ in self._backend.generate(guidance, *self._size, self.sampler, self._noise):
+        for _ in self._backend.generate(guidance, *self.size, self.sampler, self.noise):
             marks.append(self._clock.now())
         # One mark a denoising step, and the last for the decoded picture.
-        return {'generate_image_s': marks[-2] - marks[0], f'vae_decode_{self._size[0]}_s': marks[-1] - marks[-2]}
+        return {'generate_image_s': marks[-2] - marks[0], f'vae_decode_{self.size[0]}_s': marks[-1] - marks[-2]}

@@ -88,13 +88,14 @@ def weight_bytes(config: CooperConfig, quantisation: Quantisation) -> dict[str, 
 def joined_bytes(config: CooperConfig) -> int:
     """Return the bytes that joined layers hold beside the weights, which they share with the linears.
 
-    In each expert of a layer: the joined biases of queries, keys and values, and a norm for each query and key head.
-    Quantised weights are not joined.
+    In each expert of a layer: the joined biases of queries, keys and values, and in float32 its two norms and one for
+    each query and key head. Quantised weights are not joined.
     """
     decoder = config.decoder
     turned = (decoder.num_heads + decoder.num_kv_heads) * decoder.head_dim
     biases = turned + decoder.num_kv_heads * decoder.head_dim
-    return ITEM * decoder.num_layers * len(SUFFIXES) * (biases + (turned if decoder.qk_norm else 0))
+    norms = 2 * decoder.hidden_size + (turned if decoder.qk_norm else 0)
+    return decoder.num_layers * len(SUFFIXES) * (ITEM * biases + WIDE * norms)
 
 
 def packed_bytes(config: CooperConfig) -> int:
@@ -207,14 +208,15 @@ def captured_bytes(config: CooperConfig, capacity: int) -> int:
 def layer_bytes(config: CooperConfig, tokens: int) -> int:
     """Return the bytes alive at the worst moment of a decoder layer over ``tokens`` tokens of all rows together.
 
-    In the MLP, a token has six vectors of the model's width (what entered the decoder and the layer, queries, mixed
-    values, the sum so far, its norm), keys, values, and three vectors of the MLP's width (gate, up, product). While
-    queries turn, four float32 copies of them stand in for those three.
+    In the MLP, a token has four vectors of the model's width (what entered the decoder, queries, mixed values, the norm
+    of the sum) and four in float32 (what entered the decoder and the layer, the sum so far, its norm), keys, values,
+    and three vectors of the MLP's width (gate, up, product). While queries turn, four float32 copies of them stand in
+    for those three.
     """
     decoder = config.decoder
     width, kv = decoder.hidden_size, decoder.num_kv_heads * decoder.head_dim
     inside = max(3 * ITEM * decoder.intermediate_size, 4 * WIDE * width)
-    return tokens * (ITEM * (6 * width + 3 * kv) + inside + 2 * WIDE * decoder.head_dim)
+    return tokens * ((ITEM + WIDE) * 4 * width + ITEM * 3 * kv + inside + 2 * WIDE * decoder.head_dim)
 
 
 def attention_bytes(config: CooperConfig, new: int, context: int, masked: bool) -> int:

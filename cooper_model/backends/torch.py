@@ -288,11 +288,12 @@ class TorchBackend(Backend[Context]):
         def branches(x: Tensor, t: float, guided: bool) -> Sequence[Tensor]:
             return self._branches(guidances, x, grid, t, sampler if guided else None)
 
-        x = self._tensor(noise)
+        # Steps add up in float32: rounded after each of them, many would lose what they add.
+        x = torch.from_numpy(np.ascontiguousarray(noise)).to(self.model.device)
         for following in self._sample(Guided(branches, sampler), x, sampler):
             x = following
             yield None
-        latents = transforms.tokens_to_latents(x, grid, self.config.latent_patch_size)
+        latents = transforms.tokens_to_latents(x.to(self.model.dtype), grid, self.config.latent_patch_size)
         pictures = self._steps.decode(latents).float()
         yield transforms.denormalise(pictures).permute(0, 2, 3, 1).cpu().numpy()
 
@@ -322,16 +323,16 @@ class TorchBackend(Backend[Context]):
 
     @torch.inference_mode()
     def velocity(self, contexts: list[Context], x: Tensor, grid: tuple[int, int], t: float) -> Tensor:
-        """Return ``(contexts, tokens, latent_dim)``: the velocity of noisy tokens under each context.
+        """Return ``(contexts, tokens, latent_dim)``: the velocity of noisy tokens under each context, in their type.
 
         :param x: ``(contexts, tokens, latent_dim)``, or ``(tokens, latent_dim)`` for the same under all
         """
         rows = len(contexts)
         time = torch.full((rows,), t, device=x.device)
-        embedded = self.model.embed_latents(x.expand(rows, -1, -1), grid, time)
+        embedded = self.model.embed_latents(x.expand(rows, -1, -1).to(self.model.dtype), grid, time)
         streams = Streams(self.model.embed_text(self._markers)[None].expand(rows, -1, -1), embedded)
         hidden = self._steps.forward(contexts, streams, causal=False, store=False)
-        return self.model.velocity(hidden.generation)
+        return self.model.velocity(hidden.generation).to(x.dtype)
 
     def _tensor(self, array: np.ndarray) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self.model.device, self.model.dtype)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional as F
 
+from cooper_model import context
 from cooper_model.backends.torch import TorchBackend
 from cooper_model.network import joined
 from cooper_model.network.autoencoder import build_autoencoder
@@ -81,6 +84,28 @@ def test_bfloat16_is_no_further_from_float32_than_before(plain: TorchBackend) ->
     rounded.prepare()
     for found, known, truth in zip(outcome(rounded), before, exact, strict=True):
         assert relative(found, truth) < 1.5 * relative(known, truth) + 1e-3
+
+
+def test_sums_over_many_layers_are_nearer_to_float32(plain: TorchBackend) -> None:
+    torch.manual_seed(0)
+    config = plain.config
+    deep = replace(config, decoder=replace(config.decoder, num_layers=12))
+    exact = TorchBackend(Cooper(deep), plain.autoencoder)
+    rounded = TorchBackend(copy.deepcopy(exact.model).bfloat16(), copy.deepcopy(plain.autoencoder).bfloat16())
+    truth, before = outcome(exact)[0], outcome(rounded)[0]
+    rounded.prepare()
+    assert relative(outcome(rounded)[0], truth) < 0.8 * relative(before, truth)
+
+
+def test_many_tokens_attend_in_bfloat16_as_torch_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    q, keys, values = (torch.randn(2, count, 32) for count in (40, 60, 60))
+    keys += 3 * torch.randn(2, 1, 32)  # what all keys share counts for nothing
+    expected = F.scaled_dot_product_attention(q, keys, values)
+    for most in (2**25, 2 * 60 * 7):
+        monkeypatch.setattr(context, 'MOST_SCORES', most)
+        found = context._attend_products(*(x.bfloat16() for x in (q, keys, values)))
+        assert relative(found, expected) < 0.01
 
 
 def test_linears_keep_their_weights_and_no_second_copy(plain: TorchBackend) -> None:

@@ -83,10 +83,12 @@ def own_bytes(backend):
     for layer in backend.model.language_model.model.joined._layers:
         for expert in layer._experts:
             products = (expert._qkv, expert._out, expert._widen, expert._narrow)
-            for value in [*(value for product in products for value in product.args), expert._norm[0]]:
-                if value is not None and value.layout == torch._mkldnn:
+            parts = (*products, expert._enter, expert._leave, expert._norm)
+            held = [value for part in parts for value in part.args if isinstance(value, torch.Tensor) and value.ndim]
+            for value in held:
+                if value.layout == torch._mkldnn:
                     packed += torch.ops.mkldnn._nbytes(value)
-                elif value is not None and value.untyped_storage().data_ptr() not in own:
+                elif value.untyped_storage().data_ptr() not in own:
                     dense[value.untyped_storage().data_ptr()] = value.untyped_storage().nbytes()
     return sum(dense.values()), packed
 
