@@ -40,7 +40,9 @@ def experiment(tmp_path: Path) -> Experiment:
 
 def test_all_variants_answer_equally_many_questions_in_equally_many_steps(experiment: Experiment) -> None:
     supervised, rewarded = [], []
-    for variant in experiment.variants.values():
+    for name, variant in experiment.variants.items():
+        if 'times' in name or 'rate' in name:
+            continue  # what becomes of stage 2b in other steps
         program = experiment.stages[variant['stage']]['program']
         (rewarded if program == 'training.grpo' else supervised).append(experiment.settings(variant['stage'], 1))
     stages = [SftConfig(**entry['stage']) for entry in supervised]
