@@ -9,8 +9,8 @@ normed and turned together, and weights lie as the device reads them fastest:
 - packed: a copy in blocks, made by oneDNN. On a CPU a fifth faster for many tokens at once, and in bfloat16 twice as
   fast for one.
 
-What layers add up stays in float32 in every number type: rounded to bfloat16 after each addition, it would be where most
-of the error comes from.
+What layers add up stays in float32 in every number type: rounded to bfloat16 after each addition, it would be where
+most of the error comes from.
 
 Weights must not change afterwards; moving or converting the decoder undoes it.
 """
