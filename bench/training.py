@@ -1,7 +1,8 @@
 """Measure the throughput of training: scenes and tokens a second, and the share of the machine's matrix rate.
 
-    python -m bench.training --config training/configs/nano/continue.yaml [--steps 10] [--out FILE]
+    python -m bench.training --config training/configs/nano/continue.yaml [--steps 10]
     OMP_NUM_THREADS=1 torchrun --nproc-per-node 2 -m bench.training --config ...
+    python -m bench.training --out runs/training.json --table docs/training.md
 
 Trains stage 2a for some steps on scenes rendered for this, and throws the weights away. The matrix rate is that of one
 large bfloat16 product, measured in all processes at the same time.
@@ -14,14 +15,17 @@ import json
 import statistics
 import tempfile
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from accelerate.utils import broadcast_object_list
 from torch.utils.flop_counter import FlopCounterMode
 
+from bench.tables import fill_file, keep_record
 from cooper_cli.machine import describe_machine
 from cooper_sim.dataset import write_dataset
 from training.compiled import compile_layers
@@ -33,8 +37,17 @@ from training.settings import read_settings
 from training.sft import Settings, Sft
 from training.start import prepare
 
+MARK = 'training'
 SCENES = 64
 WARM_UP = 4
+FIGURES = {
+    'tokens_per_s': ('tokens a second', 'tokens/s'),
+    'scenes_per_s': ('scenes a second', 'scenes/s'),
+    'step_s': ('a step', 's'),
+    'gflop_per_token': ('arithmetic of a token, forward and backward', 'GFLOP'),
+    'tflop_per_s': ('arithmetic done', 'TFLOP/s'),
+    'matrix_tflop_per_s': ('the same of bfloat16 matrices of 1,536', 'TFLOP/s'),
+}
 PRODUCT = 1536
 """Side of the matrices whose product is timed."""
 
@@ -106,27 +119,42 @@ def measure(settings: Settings, steps: int, folder: Path) -> dict[str, object]:
     }
 
 
-def main() -> None:
+def table(record: Mapping[str, Any]) -> str:
+    """Return a record as Markdown."""
+    rows = ['| figure | value |', '|---|---|']
+    rows += [f'| {said} | {record[name]:.3g} {unit} |' for name, (said, unit) in FIGURES.items()]
+    rows.append(f'| share of that | {100 * record["share_of_peak"]:.0f} % |')
+    where = f'{record["processes"]} processes on {record["device"]}; {record["machine"]}; {record["date"]}'
+    return '\n'.join([*rows, '', f'`{record["command"]}`; {where}'])
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--config', type=Path, required=True)
+    parser.add_argument('--config', type=Path)
     parser.add_argument('--steps', type=int, default=10)
-    parser.add_argument('--out', type=Path, help='append the line to this file as well')
-    given = parser.parse_args()
+    parser.add_argument('--out', type=Path, default=Path('runs/training.json'))
+    parser.add_argument('--table', type=Path, metavar='DOCUMENT', help='write what --out holds there, measure nothing')
+    given = parser.parse_args(arguments)
+    try:
+        if given.table:
+            fill_file(given.table, {MARK: table(json.loads(given.out.read_text(encoding='utf-8')))})
+            return
+        if given.config is None:
+            raise ValueError('--config is needed: which training to measure')
+        settings = read_settings(given.config, Settings)
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
     accelerator = start_processes()
     folder = [tempfile.mkdtemp(prefix='cooper_training_')]
     if accelerator.num_processes > 1:
         folder = broadcast_object_list(folder)
-    found = measure(read_settings(given.config, Settings), given.steps, Path(folder[0]))
+    found = measure(settings, given.steps, Path(folder[0]))
     if not accelerator.is_main_process:
         return
-    command = f'bench.training --config {given.config}'
-    line = json.dumps({'name': 'training', 'command': command, **found, **describe_machine()})
-    print(line)
-    if given.out is not None:
-        given.out.parent.mkdir(parents=True, exist_ok=True)
-        with given.out.open('a', encoding='utf-8') as file:
-            file.write(line + '\n')
+    record = {'command': f'bench.training --config {given.config}', **found, **describe_machine()}
+    keep_record(given.out, record)
+    print(table(record))
 
 
 if __name__ == '__main__':

@@ -310,7 +310,8 @@ def test_marks_of_measurements_are_closed_and_known(document):
     opened = re.findall(r'<!-- bench:(\w+) -->\n', text)
     # Of programs in bench/, each with its own table.
     programs = {'backends', 'experiment', 'fits', 'full', 'number_types', 'quantisation'}
-    programs |= {'real_images', 'retrain', 'samplers', 'sampling_steps', 'together', 'true_maps', 'true_maps_sft'}
+    programs |= {'real_images', 'retrain', 'samplers', 'sampling_steps', 'together', 'training'}
+    programs |= {'true_maps', 'true_maps_sft'}
     assert set(opened) - {'NAME'} <= programs | set(MEASUREMENTS)
     assert len(opened) == text.count('<!-- /bench -->')
 
