@@ -103,7 +103,7 @@ def measure(settings: Settings, steps: int, folder: Path) -> dict[str, object]:
 
     run.train(counted, prepare=lambda step: began.append(time.perf_counter()))
     elapsed = began[-1] - began[WARM_UP]
-    tokens, scenes = (sum(values) for values in zip(*counts[WARM_UP:-1], strict=True))
+    tokens, scenes = (sum(values) for values in zip(*counts[WARM_UP : len(began) - 1], strict=True))
     own = torch.tensor([tokens / elapsed, scenes / elapsed, matrix_rate(accelerator.device)])
     tokens_s, scenes_s, peak = accelerator.reduce(own.to(accelerator.device), 'sum').tolist()
     return {

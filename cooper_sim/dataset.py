@@ -144,15 +144,18 @@ def main() -> None:
     parser.add_argument('--workers', type=int, default=2)
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format='%(asctime)s %(message)s')
-    write_dataset(
-        options.out,
-        options.count,
-        options.first_seed,
-        tuple(options.size),
-        options.distribution,
-        options.workers,
-        lambda done, count: log.info('%d of %d samples', done, count),
-    )
+    try:
+        write_dataset(
+            options.out,
+            options.count,
+            options.first_seed,
+            tuple(options.size),
+            options.distribution,
+            options.workers,
+            lambda done, count: log.info('%d of %d samples', done, count),
+        )
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
 
 
 if __name__ == '__main__':

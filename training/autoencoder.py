@@ -19,7 +19,7 @@ from cooper_model.config import AutoencoderConfig, CooperConfig
 from cooper_model.network.autoencoder import PatchAutoencoder
 from training.datasets.simulation import SimulatedScenes
 from training.loop import LoopConfig, Run
-from training.settings import config_argument, read_settings
+from training.settings import config_argument, program, read_settings
 
 CROP = 64
 PATCH = 8
@@ -90,6 +90,7 @@ def crops(pictures: np.ndarray, count: int, rng: np.random.Generator) -> Tensor:
     return as_tensor(np.stack(found))
 
 
+@program
 def main() -> None:
     """Command line."""
     logging.basicConfig(level=logging.INFO)

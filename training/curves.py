@@ -18,6 +18,7 @@ from torch.utils.tensorboard import SummaryWriter
 log = logging.getLogger(__name__)
 # Parts of a loss that are no losses but amounts of work: added up, and shown by the second.
 COUNTS = ('tokens', 'scenes')
+LOG = 'log.jsonl'
 Parts = Mapping[str, Tensor | float]
 
 
@@ -26,7 +27,9 @@ class Curves:
 
     def __init__(self, folder: Path, done: int, steps: int, accelerator: Accelerator) -> None:
         self.folder, self.first = folder, accelerator.is_main_process
-        self._writer = SummaryWriter(str(folder / 'curves')) if self.first else None
+        self._writer: SummaryWriter | None = None
+        if self.first:
+            _forget_after(folder / LOG, done)
         columns = (TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         self._bar = Progress(*columns, disable=not self.first)
         self._task = self._bar.add_task('training', completed=done, total=steps)
@@ -40,8 +43,7 @@ class Curves:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._bar.stop()
-        if self._writer:
-            self._writer.close()
+        self._close()
 
     def restart(self) -> None:
         """Measure throughput from now on; what takes time beside training is left out that way."""
@@ -75,11 +77,36 @@ class Curves:
         self.restart()
 
     def write(self, group: str, values: Mapping[str, float], step: int) -> None:
-        """Write values of the first process; a disk that is full costs no more than the curve."""
+        """Write values of the first process; a disk that is full costs no more than those of the time that it is."""
         try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with open(self.folder / LOG, 'a', encoding='utf-8') as file:
+                file.write(json.dumps({'step': step, 'group': group, **values}) + '\n')
+            if self._writer is None:
+                # A run that goes on does again what it had done since its state was saved.
+                self._writer = SummaryWriter(str(self.folder / 'curves'), purge_step=step)
             for name, value in values.items():
                 self._writer.add_scalar(f'{group}/{name}', value, step)
-            with open(self.folder / 'log.jsonl', 'a', encoding='utf-8') as file:
-                file.write(json.dumps({'step': step, 'group': group, **values}) + '\n')
         except OSError as error:
             log.warning('curves of step %d were not written to %s: %s', step, self.folder, error)
+            self._close()
+
+    def _close(self) -> None:
+        """Close TensorBoard's file: one that could not be written once says so for ever."""
+        writer, self._writer = self._writer, None
+        if writer is None:
+            return
+        try:
+            writer.close()
+        except OSError as error:
+            log.warning('the curves in %s are not whole: %s', self.folder, error)
+
+
+def _forget_after(path: Path, done: int) -> None:
+    """Drop what a log says of steps that will be done again, and a line that a killed process left unfinished."""
+    if not path.is_file():
+        return
+    lines = path.read_text(encoding='utf-8').splitlines()
+    kept = [line for line in lines if line.endswith('}') and json.loads(line)['step'] <= done]
+    if len(kept) < len(lines):
+        path.write_text(''.join(f'{line}\n' for line in kept), encoding='utf-8')

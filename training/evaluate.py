@@ -205,6 +205,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (OSError, ValueError) as error:
         parser.exit(2, f'{error}\n')
     sys.stdout.write((json.dumps(summary) if given.json else as_text(summary)) + '\n')
+    if summary['questions'] == 0:
+        parser.exit(2, f'no row of {given.benchmark} could be asked\n')
 
 
 if __name__ == '__main__':

@@ -16,9 +16,11 @@ from cooper_model.network.autoencoder import build_autoencoder
 from cooper_model.network.model import Cooper
 from cooper_model.prompts import FILE_NAME as PROMPTS
 from cooper_model.tokenizer import FILE_NAME as TOKENIZER
+from training.settings import program
 from training.start import start_autoencoder, start_model
 
 
+@program
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__)

@@ -142,7 +142,7 @@ class FlagStore:
                     row = json.loads(line)
                     found[row['id']] = Measured(row['looking'], row['blind'])
                 except (json.JSONDecodeError, KeyError):
-                    log.warning('%s:%d is broken and is measured again', path, number)
+                    log.warning('%s:%d is broken and counts for nothing', path, number)
         return found
 
 

@@ -34,7 +34,7 @@ from training.processes import start_processes
 from training.question_pool import QuestionPool
 from training.rewards import ExplorationConfig, graded_accuracy
 from training.rollouts import RolloutConfig, RolloutSampler
-from training.settings import config_argument, read_settings
+from training.settings import config_argument, program, read_settings
 from training.stage1 import Stage1, Stage1Config
 from training.start import ModelStart, model_input, prepare_model
 from training.transcripts import Group
@@ -249,6 +249,7 @@ def with_rehearsal(
     return both
 
 
+@program
 def main() -> None:
     """Command line."""
     logging.basicConfig(level=logging.INFO)

@@ -42,8 +42,11 @@ class LatentCache:
             _write(path, masks, data, Encoder(autoencoder, data.config), count)
         while not path.is_file():
             time.sleep(_PATIENCE)
-        self.tokens = np.load(path, mmap_mode='r')
-        self.counts = np.load(masks, mmap_mode='r') if masks.is_file() else None
+        try:
+            self.tokens = np.load(path, mmap_mode='r')
+            self.counts = np.load(masks, mmap_mode='r') if masks.is_file() else None
+        except (ValueError, EOFError) as error:
+            raise ValueError(f'{path} or {masks.name} beside it is damaged ({error}); delete both') from error
         if self.tokens.shape[:2] != (count, len(self.kinds)):
             raise ValueError(
                 f'{path} holds {self.tokens.shape[1]} pictures of {len(self.tokens)} examples, '

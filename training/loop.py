@@ -103,7 +103,8 @@ class Run:
             and ``scenes``, where there, count work
         :param evaluate: given the step, returns scores of the averaged weights; called in the first process
         :param prepare: called before each step in every process, outside the loss
-        :raises FloatingPointError: more than ``max_skipped`` steps in a row had no finite loss and gradient
+        :raises FloatingPointError: more than ``max_skipped`` steps in a row had no finite loss and gradient, or the
+            last weights give none
         :raises StateNotWrittenError: the last state could not be written
         """
         config = self.config
@@ -119,7 +120,7 @@ class Run:
                 if evaluate and (last or self.step % config.evaluate_every == 0):
                     self._evaluate(evaluate, curves)
                 if last or self.step % config.save_every == 0:
-                    self._save_or_go_on(last)
+                    self._save_or_go_on(loss, last)
                     curves.restart()
 
     def _update(self, loss: Loss) -> tuple[list[Parts], dict[str, float]]:
@@ -184,11 +185,22 @@ class Run:
         self.skipped_in_row += 1
         log.warning('step %d is left out: its loss is %g and its gradient norm %g', self.step, total, norm)
         if self.skipped_in_row > self.config.max_skipped:
-            good = f'the state in {self.folder} is the last good one' if is_run(self.folder) else 'no state was saved'
-            raise FloatingPointError(
+            raise self._spoilt(
                 f'{self.skipped_in_row} steps in a row, up to step {self.step}, had no finite loss and gradient (last '
-                f'loss {total}, gradient norm {norm}); {good}; lower learning_rate or look at the data'
+                f'loss {total}, gradient norm {norm})'
             )
+
+    def _spoilt(self, what: str) -> FloatingPointError:
+        good = f'the state in {self.folder} is the last good one' if is_run(self.folder) else 'no state was saved'
+        return FloatingPointError(f'{what}; {good}; lower learning_rate or look at the data')
+
+    @torch.no_grad()
+    def _sound(self, loss: Loss) -> bool:
+        """Return whether the weights as they are give a finite loss, on another batch than the last."""
+        rng = batch_rng(self.config.seed, self.step, self.process * self.config.accumulate)
+        with self.whole(), torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=self.config.bf16):
+            total = torch.as_tensor(loss(self.step - 1, rng)['total']).float()
+        return bool(torch.isfinite(self.accelerator.reduce(total.detach().clone(), 'mean')))
 
     def whole(self) -> AbstractContextManager[None]:
         """Return a context in which the model may be called outside a loss; every process must enter it."""
@@ -217,10 +229,15 @@ class Run:
             self.accelerator.wait_for_everyone()
         curves.restart()
 
-    def _save_or_go_on(self, last: bool) -> None:
+    def _save_or_go_on(self, loss: Loss, last: bool) -> None:
         """Save unless weights may be spoilt; where there is no room go on, and try again at the next save."""
         if self.skipped_in_row and not last:
             log.warning('step %d is not saved: the last %d steps were left out', self.step, self.skipped_in_row)
+            return
+        if not self._sound(loss):
+            if last:
+                raise self._spoilt(f'the weights of step {self.step}, the last, give no finite loss and are not saved')
+            log.warning('step %d is not saved: its weights give no finite loss', self.step)
             return
         try:
             self.save()

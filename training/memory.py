@@ -19,7 +19,7 @@ from cooper_model.network.autoencoder import build_autoencoder
 from cooper_model.network.model import Cooper
 from training.config import LoopConfig
 from training.lora import add_adapters
-from training.settings import read_settings
+from training.settings import program, read_settings
 from training.sharding import split_layers
 
 GB = 1e9
@@ -119,6 +119,7 @@ def layer_bytes(config: DecoderConfig) -> int:
     return 30 * config.hidden_size + 6 * config.num_kv_heads * config.head_dim + 8 * config.intermediate_size
 
 
+@program
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__)

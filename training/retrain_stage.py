@@ -32,7 +32,7 @@ from training.latents import Encoder, as_pixels
 from training.loop import Run
 from training.processes import start_processes
 from training.retrain_data import FrameSample, FrameSamples, RobotFolder
-from training.settings import config_argument, read_settings
+from training.settings import config_argument, program, read_settings
 from training.stage1 import Batch, Stage1, Stage1Config
 from training.start import model_input, prepare_model
 from training.traces import PLANS, answering_turn
@@ -213,6 +213,7 @@ def train(settings: Settings) -> None:
     run.train(loss)
 
 
+@program
 def main() -> None:
     """Command line."""
     logging.basicConfig(level=logging.INFO)

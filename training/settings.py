@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import os
+import sys
 import types
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields, is_dataclass
+from functools import wraps
 from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -13,6 +16,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 T = TypeVar('T')
+DEBUG = 'COOPER_DEBUG'  # variable of the environment
 # What pydantic calls a key that no field has, by kind of type.
 _UNKNOWN = ('unexpected_keyword_argument', 'extra_forbidden')
 
@@ -22,6 +26,21 @@ def config_argument(description: str | None) -> Path:
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument('--config', required=True, type=Path)
     return parser.parse_args().config
+
+
+def program(main: Callable[[], None]) -> Callable[[], None]:
+    """Let a program end with one line where a file, a setting or its data are at fault; 1 is its exit status then."""
+
+    @wraps(main)
+    def run() -> None:
+        try:
+            main()
+        except (OSError, ValueError, FloatingPointError) as error:
+            if os.environ.get(DEBUG):
+                raise
+            sys.exit(f'{Path(sys.argv[0]).stem}: {error}\n({DEBUG}=1 shows where)')
+
+    return run
 
 
 def read_settings(path: str | Path, cls: type[T], partly: bool = False) -> T:

@@ -39,7 +39,7 @@ from training.initialise import initialise
 from training.latents import LatentCache
 from training.loop import LoopConfig, Run
 from training.losses import draw_times, flow_loss, mix, text_loss
-from training.settings import config_argument, read_settings
+from training.settings import config_argument, program, read_settings
 from training.stage1 import Stage1, Stage1Config, vision_pixels
 from training.start import SceneSettings, model_input, prepare
 from training.traces import PLANS, answering_turn, think
@@ -294,6 +294,7 @@ def _draw_name(chances: Mapping[Any, float], rng: np.random.Generator) -> Any:
     return names[int(rng.choice(len(names), p=weights / weights.sum()))]
 
 
+@program
 def main() -> None:
     """Command line."""
     logging.basicConfig(level=logging.INFO)

@@ -25,7 +25,7 @@ from training.latents import Encoder, as_pixels
 from training.loop import LoopConfig, Run
 from training.losses import text_loss
 from training.processes import start_processes
-from training.settings import config_argument, read_settings
+from training.settings import config_argument, program, read_settings
 from training.start import model_input, prepare_model
 
 PADDING = 32
@@ -111,6 +111,7 @@ class Traces:
         return float(np.mean(found))
 
 
+@program
 def main() -> None:
     """Command line."""
     logging.basicConfig(level=logging.INFO)

@@ -33,7 +33,7 @@ from training.loop import LoopConfig, Run
 from training.losses import draw_times, flow_loss, mix, text_loss
 from training.processes import start_processes
 from training.segments import model_text, user_text
-from training.settings import config_argument, read_settings
+from training.settings import config_argument, program, read_settings
 from training.start import model_input, prepare_model
 
 PADDING = 32  # understanding tokens come in multiples of this, so that few shapes are compiled
@@ -202,6 +202,7 @@ def vision_pixels(pictures: Sequence[np.ndarray], device: torch.device) -> Tenso
     return torch.stack([as_pixels(picture) for picture in pictures]).to(device)
 
 
+@program
 def main() -> None:
     """Command line."""
     logging.basicConfig(level=logging.INFO)

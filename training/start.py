@@ -101,6 +101,10 @@ def prepare(settings: SceneSettings, dtype: torch.dtype = torch.float32) -> Star
     start = prepare_model(settings.architecture, settings.autoencoder, settings.start, dtype)
     scenes = SimulatedScenes(settings.scenes, start.model.config)
     used = min(settings.limit, len(scenes) - HELD_OUT)
+    if used < 1:
+        raise ValueError(
+            f'{settings.scenes} holds {len(scenes)} scenes, of which {HELD_OUT} are held out; none is left to train on'
+        )
     latents = LatentCache(settings.latents, scenes, start.autoencoder, used)
     return Start(start.folder, start.model, start.autoencoder, scenes, latents)
 

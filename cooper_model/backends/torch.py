@@ -32,6 +32,18 @@ from cooper_model.quantise import Quantisation, Report, load_quantised
 log = logging.getLogger(__name__)
 
 
+def _require(device: str) -> None:
+    """Check that a device is there.
+
+    :raises ValueError: it is not
+    """
+    kind, _, number = device.partition(':')
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if kind == 'cuda' and int(number or 0) >= count:
+        found = f'finds {count} GPUs' if count else 'finds no GPU'
+        raise ValueError(f'device {device!r} is not there: torch {found} on this machine; name another, or cpu')
+
+
 class TorchBackend(Backend[Context]):
     """Runs a :class:`Cooper` and its autoencoder where they are.
 
@@ -80,6 +92,7 @@ class TorchBackend(Backend[Context]):
         from cooper_model.checkpoint import load_model
 
         device = device or ('cuda' if torch.cuda.is_available() else 'cpu')
+        _require(device)
         dtype = dtype or (torch.bfloat16 if device.startswith('cuda') else torch.float32)
         kernel = kernel or ('sdpa' if device.startswith('cuda') else 'parts')
         if quantise is None:

@@ -174,5 +174,5 @@ def _require_space(out: Path, needed: int) -> None:
     free = shutil.disk_usage(out).free
     if free < needed:
         raise ValueError(
-            f'the graphs need {needed / 1e9:.1f} GB but {out} has {free / 1e9:.1f} GB left; choose another folder'
+            f'the graphs need {needed / 1e6:,.0f} MB but {out} has {free / 1e6:,.0f} MB left; choose another folder'
         )

@@ -359,6 +359,14 @@ def test_a_backend_that_is_not_there_is_named(checkpoint):
         loading.load(checkpoint, 'remote')
 
 
+@pytest.mark.parametrize('device', ['cuda:0', 'cuda:77'])
+def test_a_gpu_that_is_not_there_is_named(checkpoint, device, monkeypatch):
+    if device == 'cuda:0':
+        monkeypatch.setattr('torch.cuda.is_available', lambda: False)
+    with pytest.raises(ValueError, match=f"device '{device}' is not there: torch finds .* GPU"):
+        loading.load(checkpoint, device=device)
+
+
 def test_a_folder_that_is_no_checkpoint_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match='give the folder of a COOPER checkpoint'):
         loading.load(tmp_path / 'nothing')

@@ -131,6 +131,9 @@ def test_numbers_are_read_and_scored():
     assert [number.INTEGER.score(said, whole).value for said in ('3', 'three', '3.0', '4', '')] == [1, 1, 1, 0, 0]
     with pytest.raises(ValueError, match="'many' is no number"):
         number.INTEGER.truth({'question': 'How many?', 'answer': 'many'})
+    assert number.NUMBER.truth({'question': 'How far?', 'answer': '12,500.5'}).value == 12500.5
+    with pytest.raises(ValueError, match="'1,2' is no number"):  # which may be one point two
+        number.NUMBER.truth({'question': 'How far?', 'answer': '1,2'})
 
 
 @pytest.mark.parametrize(

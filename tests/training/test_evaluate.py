@@ -137,6 +137,14 @@ def test_wrong_options_are_told(benchmark, tmp_path, capsys, further, message):
     assert message in capsys.readouterr().err
 
 
+def test_a_file_of_which_nothing_can_be_asked_is_no_success(benchmark, tmp_path, capsys):
+    head = benchmark.read_text().splitlines()[0]
+    (tmp_path / 'empty.tsv').write_text(head + '\n')
+    with pytest.raises(SystemExit) as ended:
+        run(tmp_path / 'empty.tsv', tmp_path / 'out')
+    assert ended.value.code == 2 and 'empty.tsv could be asked' in capsys.readouterr().err
+
+
 def test_a_missing_file_is_told(tmp_path, capsys):
     with pytest.raises(SystemExit):
         run(tmp_path / 'none.tsv', tmp_path)

@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
 from torch import Tensor, nn
 
+from training import curves
 from training.loop import LoopConfig, Run
 from training.optimizers import build_optimizers, rate, restore_optimizers
 from training.state import SavedState, load_average
@@ -111,6 +113,71 @@ def test_a_step_without_a_finite_loss_or_gradient_is_left_out(tmp_path: Path, in
     lines = [json.loads(line) for line in (tmp_path / 'log.jsonl').read_text().splitlines()]
     assert [line['skipped'] for line in lines] == [0, 0, 0, 1, 1, 1, 2, 2]
     assert all(bool(p.isfinite().all()) for p in (*run.parameters.values(), *run.average.values()))
+
+
+def test_weights_that_give_no_finite_loss_are_never_saved(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def diverging(folder: Path, bad: int, steps: int) -> None:
+        model = _model()
+        run = Run(model, replace(SETTINGS, steps=steps, save_every=1, decay=0, max_skipped=2), folder)
+
+        def loss(step: int, rng: np.random.Generator) -> dict[str, Tensor]:
+            x = torch.from_numpy(rng.standard_normal((6, 4), dtype=np.float32))
+            total = model(x).square().mean()
+            if step == bad:  # which has a finite loss and gradient itself, as a step that is too long has
+                model[0].weight.data.fill_(torch.nan)
+            return {'total': total}
+
+        run.train(loss)
+
+    with pytest.raises(FloatingPointError, match=f'step 6, the last.* state in {tmp_path} is the last good'):
+        diverging(tmp_path, 5, 6)
+    with SavedState(tmp_path) as saved:
+        assert saved.step == 5
+    with pytest.raises(FloatingPointError, match='steps in a row'):
+        diverging(tmp_path / 'early', 2, 8)
+    with SavedState(tmp_path / 'early') as saved:
+        assert saved.step == 2
+    assert 'step 3 is not saved: its weights give no finite loss' in caplog.text
+
+
+def test_a_log_holds_no_step_twice_after_a_kill(tmp_path: Path) -> None:
+    with pytest.raises(FloatingPointError):
+        _with_faults(tmp_path, {5, 6, 7})
+    path = tmp_path / 'log.jsonl'
+    with path.open('a') as file:
+        file.write('{"step": 7, "gro')
+    _with_faults(tmp_path, set())
+    assert [json.loads(line)['step'] for line in path.read_text().splitlines()] == list(range(1, 9))
+
+
+def test_curves_go_on_once_a_full_disk_has_room_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    full = {'now': False}
+
+    class Writer:
+        """As TensorBoard's: what failed once fails for ever."""
+
+        made: list[Writer] = []
+
+        def __init__(self, folder: str, purge_step: int) -> None:
+            self.broken, self.steps = False, []
+            self.made.append(self)
+
+        def add_scalar(self, name: str, value: float, step: int) -> None:
+            self.broken |= full['now']
+            if self.broken:
+                raise OSError(28, 'No space left on device')
+            self.steps.append(step)
+
+        def close(self) -> None:
+            if self.broken:
+                raise OSError(28, 'No space left on device')
+
+    monkeypatch.setattr(curves, 'SummaryWriter', Writer)
+    with curves.Curves(tmp_path, 0, 5, Accelerator()) as told:
+        for step in range(1, 6):
+            full['now'] = step in (2, 3)
+            told.write('train', {'total': 1.0}, step)
+    assert sorted(step for each in Writer.made for step in each.steps) == [1, 4, 5]
 
 
 def test_a_diverging_loss_stops_the_run_and_keeps_the_last_good_state(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from training import settings
 from training.settings import read_settings
 
 
@@ -65,6 +66,19 @@ def test_faults_are_named(tmp_path, text, message):
 def test_all_faults_are_named_at_once(tmp_path):
     with pytest.raises(ValueError, match='loop.steps is missing.*; lop is unknown'):
         read(tmp_path, 'out: a\nloop: {}\nlop: 1')
+
+
+@pytest.mark.parametrize('fault', [FileNotFoundError('a.yaml is missing'), FloatingPointError('no finite loss')])
+def test_a_program_ends_with_one_line(fault, monkeypatch):
+    @settings.program
+    def main():
+        raise fault
+
+    with pytest.raises(SystemExit, match=f'{fault}'):
+        main()
+    monkeypatch.setenv(settings.DEBUG, '1')
+    with pytest.raises(type(fault)):
+        main()
 
 
 def test_a_missing_file_is_named(tmp_path):

@@ -114,6 +114,15 @@ def test_what_is_not_valid_changes_no_loss(words, model, autoencoder, pairs):
     assert float(loss.detach()) != float(everything.detach())
 
 
+def test_damaged_latents_are_named(words, autoencoder, scenes, tmp_path):
+    path = tmp_path / 'latents.npy'
+    entry = DataEntry('simulation', scenes, held_out=2, latents=str(path))
+    open_mixture([entry], words, autoencoder)
+    path.write_bytes(path.read_bytes()[:500])
+    with pytest.raises(ValueError, match=r'latents.npy or .* is damaged .*delete both'):
+        open_mixture([entry], words, autoencoder)
+
+
 def test_kept_latents_are_those_of_the_pictures(words, autoencoder, scenes, tmp_path):
     entry = DataEntry('simulation', scenes, held_out=2, latents=str(tmp_path / 'latents.npy'))
     kept = open_mixture([entry], words, autoencoder)

@@ -8,12 +8,14 @@ the last of the answer; it is taken in the unit that the question asks for.
 from __future__ import annotations
 
 import math
+import re
 from functools import partial
 
 from training.benchmarks.items import Row, Score, Scoring, Truth
 from training.benchmarks.words import final_text, quantities
 
 TYPES = ('Number', 'Number_Int')
+_THOUSANDS = re.compile(r'\d{1,3}(,\d{3})+(?![\d,])')  # any other comma may be a decimal one, and is refused
 STEPS = 10
 STEP = 0.05
 _ROUNDING = 1e-9  # 1.05 is not below 5 % off 1, whatever its last bit
@@ -39,7 +41,7 @@ def _claims(row: Row, type_name: str) -> bool:
 
 def _truth(row: Row) -> Truth:
     try:
-        value = float(row['answer'].replace(',', ''))
+        value = float(_THOUSANDS.sub(lambda number: number[0].replace(',', ''), row['answer']))
     except ValueError:
         raise ValueError(f'answer {row["answer"]!r} is no number') from None
     if not math.isfinite(value):
