@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
+from itertools import cycle
 from pathlib import Path
 from typing import Literal
 
@@ -170,7 +171,8 @@ class Grpo:
         if step % stage.period == 0:
             self._collect(step, process)
         first = (step % stage.minibatches) * accumulate
-        self._next = iter(self.batches[first : first + accumulate])
+        # Around and around: before it saves, the loop asks for one loss more.
+        self._next = cycle(self.batches[first : first + accumulate])
 
     def _collect(self, step: int, process: int) -> None:
         settings, accumulate = self.settings, self.settings.loop.accumulate
