@@ -122,7 +122,7 @@ def measure(settings: Settings, steps: int, folder: Path) -> dict[str, object]:
 def table(record: Mapping[str, Any]) -> str:
     """Return a record as Markdown."""
     rows = ['| figure | value |', '|---|---|']
-    rows += [f'| {said} | {record[name]:.3g} {unit} |' for name, (said, unit) in FIGURES.items()]
+    rows += [f'| {said} | {record[name]:,.4g} {unit} |' for name, (said, unit) in FIGURES.items()]
     rows.append(f'| share of that | {100 * record["share_of_peak"]:.0f} % |')
     where = f'{record["processes"]} processes on {record["device"]}; {record["machine"]}; {record["date"]}'
     return '\n'.join([*rows, '', f'`{record["command"]}`; {where}'])
