@@ -17,7 +17,7 @@ from cooper_model.network.model import Cooper
 from cooper_model.prompts import FILE_NAME as PROMPTS
 from cooper_model.tokenizer import FILE_NAME as TOKENIZER
 from training.settings import program
-from training.start import start_autoencoder, start_model
+from training.start import naming, start_autoencoder, start_model
 
 
 @program
@@ -50,10 +50,13 @@ def export_run(
     :param dtype: name of the weights' type in torch
     :raises FileNotFoundError, ValueError: a folder is missing, or of another model
     """
-    config = CooperConfig.load(architecture)
+    with naming('architecture'):
+        config = CooperConfig.load(architecture)
     model, coder = Cooper(config), build_autoencoder(config.autoencoder)
-    start_model(run, model)
-    start_autoencoder(autoencoder, coder)
+    with naming('run'):
+        start_model(run, model)
+    with naming('autoencoder'):
+        start_autoencoder(autoencoder, coder)
     files = [path for name in (PROMPTS, TOKENIZER) if (path := architecture / name).is_file()]
     save_checkpoint(out, model, coder, dtype=getattr(torch, dtype), files=files, shard_bytes=shard_bytes)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,15 +59,29 @@ def prepare_model(
     :raises FileNotFoundError, ValueError: a folder is missing, or of another model
     """
     folder = Path(architecture)
-    config = CooperConfig.load(folder)
+    with naming('architecture'):
+        config = CooperConfig.load(folder)
     # Nothing is drawn at random where a checkpoint brings it all.
     with torch.device('cpu' if start is None or is_run(start) else 'meta'):
         model = Cooper(config)
     coder = build_autoencoder(config.autoencoder)
     if start is not None:
-        start_model(start, model, dtype)
-    start_autoencoder(autoencoder, coder)
+        with naming('start'):
+            start_model(start, model, dtype)
+    with naming('autoencoder'):
+        start_autoencoder(autoencoder, coder)
     return ModelStart(folder, model, coder)
+
+
+@contextmanager
+def naming(setting: str) -> Iterator[None]:
+    """Let errors about a folder name the setting that it comes from."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f'{setting}: {error}') from error
+    except ValueError as error:
+        raise ValueError(f'{setting}: {error}') from error
 
 
 def model_input(folder: Path, config: CooperConfig, max_tokens: int | None = None) -> ModelInput:

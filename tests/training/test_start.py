@@ -12,7 +12,7 @@ from cooper_model.network.autoencoder import build_autoencoder
 from cooper_model.network.model import Cooper
 from tests.random_checkpoint import tiny_config, write_random_checkpoint
 from training.loop import LoopConfig, Run
-from training.start import start_autoencoder, start_model
+from training.start import prepare_model, start_autoencoder, start_model
 
 
 def test_weights_come_from_a_checkpoint_or_a_run(tmp_path: Path) -> None:
@@ -36,3 +36,13 @@ def test_weights_come_from_a_checkpoint_or_a_run(tmp_path: Path) -> None:
 def test_a_folder_that_is_neither_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match='give the folder of a COOPER checkpoint'):
         start_model(tmp_path, Cooper(tiny_config()))
+
+
+def test_the_setting_that_names_no_checkpoint_is_told(tmp_path: Path) -> None:
+    folder, nowhere = write_random_checkpoint(tmp_path / 'checkpoint'), tmp_path / 'nowhere'
+    with pytest.raises(FileNotFoundError, match='^architecture: .*nowhere'):
+        prepare_model(nowhere, folder, None)
+    with pytest.raises(FileNotFoundError, match='^autoencoder: .*nowhere'):
+        prepare_model(folder, nowhere, None)
+    with pytest.raises(FileNotFoundError, match='^start: .*nowhere'):
+        prepare_model(folder, folder, nowhere)
