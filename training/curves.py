@@ -108,5 +108,11 @@ def _forget_after(path: Path, done: int) -> None:
         return
     lines = path.read_text(encoding='utf-8').splitlines()
     kept = [line for line in lines if line.endswith('}') and json.loads(line)['step'] <= done]
-    if len(kept) < len(lines):
-        path.write_text(''.join(f'{line}\n' for line in kept), encoding='utf-8')
+    if len(kept) == len(lines):
+        return
+    fresh = path.with_suffix('.new')
+    try:
+        fresh.write_text(''.join(f'{line}\n' for line in kept), encoding='utf-8')
+        fresh.replace(path)
+    except OSError as error:
+        log.warning('%s tells of steps after %d, which are done again: %s', path, done, error)
