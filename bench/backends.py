@@ -11,7 +11,6 @@ ratios within rounds, above 1 where the back end is faster than the first one.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
 import sys
@@ -23,7 +22,7 @@ from typing import Any
 
 import torch
 
-from bench.tables import fill_file, keep_record, unit_of
+from bench.tables import add_record_options, fill_from, keep_record, unit_of
 from cooper_cli.machine import describe_backend, describe_machine, finisher
 from cooper_cli.options import BackendName, ModelChoice, NumberType
 from cooper_cli.output import note, plain
@@ -93,12 +92,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument('--threads', type=int)
     parser.add_argument('--rounds', type=int, default=3)
     parser.add_argument('--seed', type=int, default=0)
-    parser.add_argument('--out', type=Path, default=Path('runs/backends.json'))
-    parser.add_argument('--table', type=Path, metavar='DOCUMENT', help='write what --out holds there, measure nothing')
+    add_record_options(parser, 'runs/backends.json')
     given = parser.parse_args(arguments)
     try:
         if given.table:
-            fill_file(given.table, {MARK: table(json.loads(given.out.read_text(encoding='utf-8')))})
+            fill_from(given.table, given.out, MARK, table)
             return
         if given.rounds < 1 or len(set(given.backends)) < max(2, len(given.backends)):
             raise ValueError(f'{given.rounds} rounds of {given.backends}: expected 1 or more, of two or more back ends')

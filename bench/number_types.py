@@ -11,7 +11,6 @@ several times, on the contexts of the work.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,7 +20,7 @@ import torch
 from torch import Tensor
 
 from bench.backends import Rounds, compare, ratio_rows
-from bench.tables import fill_file, keep_record
+from bench.tables import add_record_options, fill_from, keep_record
 from cooper_cli.machine import describe_machine
 from cooper_cli.output import plain
 from cooper_cli.random_model import SIZES, random_backend
@@ -83,12 +82,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument('--threads', type=int)
     parser.add_argument('--rounds', type=int, default=3)
     parser.add_argument('--seed', type=int, default=0)
-    parser.add_argument('--out', type=Path, default=Path('runs/number_types.json'))
-    parser.add_argument('--table', type=Path, metavar='DOCUMENT', help='write what --out holds there, measure nothing')
+    add_record_options(parser, 'runs/number_types.json')
     given = parser.parse_args(arguments)
     try:
         if given.table:
-            fill_file(given.table, {MARK: table(json.loads(given.out.read_text(encoding='utf-8')))})
+            fill_from(given.table, given.out, MARK, table)
             return
         if given.rounds < 1:
             raise ValueError(f'{given.rounds} rounds: expected 1 or more')

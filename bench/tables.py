@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,17 @@ def fill_marks(document: str, tables: dict[str, str]) -> str:
 def fill_file(document: Path, tables: dict[str, str]) -> None:
     """Fill the places of these tables in a file; errors as :func:`fill_marks`."""
     document.write_text(fill_marks(document.read_text(encoding='utf-8'), tables), encoding='utf-8')
+
+
+def fill_from(document: Path, out: Path, mark: str, table: Callable[[Any], str]) -> None:
+    """Fill the place of one table from a record that :func:`keep_record` wrote; errors as :func:`fill_marks`."""
+    fill_file(document, {mark: table(json.loads(out.read_text(encoding='utf-8')))})
+
+
+def add_record_options(parser: argparse.ArgumentParser, out: str) -> None:
+    """Let a program be told where its record is kept, and which document it is written into."""
+    parser.add_argument('--out', type=Path, default=Path(out))
+    parser.add_argument('--table', type=Path, metavar='DOCUMENT', help='write what --out holds there, measure nothing')
 
 
 def keep_record(path: Path, record: Any) -> None:

@@ -11,7 +11,6 @@ so that a noisy machine is noisy for all; a ratio is the median over rounds.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import sys
 import time
@@ -24,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.tables import fill_file, keep_record
+from bench.tables import add_record_options, fill_from, keep_record
 from cooper_cli.machine import describe_machine
 from cooper_cli.random_model import SIZES, random_backend
 from cooper_cli.session import set_threads
@@ -118,12 +117,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument('--threads', type=int)
     parser.add_argument('--seats', type=int, nargs='+', default=[1, 2, 4, 8])
     parser.add_argument('--rounds', type=int, default=3)
-    parser.add_argument('--out', type=Path, default=Path('runs/together.json'))
-    parser.add_argument('--table', type=Path, metavar='DOCUMENT', help='write what --out holds there, measure nothing')
+    add_record_options(parser, 'runs/together.json')
     given = parser.parse_args(arguments)
     try:
         if given.table:
-            fill_file(given.table, {MARK: table(json.loads(given.out.read_text(encoding='utf-8')))})
+            fill_from(given.table, given.out, MARK, table)
             return
         if given.rounds < 1 or min(given.seats) < 1:
             raise ValueError(f'{given.rounds} rounds of {given.seats} seats: expected 1 or more')

@@ -11,7 +11,6 @@ large bfloat16 product, measured in all processes at the same time.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import tempfile
 import time
@@ -25,7 +24,7 @@ import torch
 from accelerate.utils import broadcast_object_list
 from torch.utils.flop_counter import FlopCounterMode
 
-from bench.tables import fill_file, keep_record
+from bench.tables import add_record_options, fill_from, keep_record
 from cooper_cli.machine import describe_machine
 from cooper_sim.dataset import write_dataset
 from training.compiled import compile_layers
@@ -40,16 +39,15 @@ from training.start import prepare
 MARK = 'training'
 SCENES = 64
 WARM_UP = 4
+PRODUCT = 1536  # side of the matrices whose product is timed
 FIGURES = {
     'tokens_per_s': ('tokens a second', 'tokens/s'),
     'scenes_per_s': ('scenes a second', 'scenes/s'),
     'step_s': ('a step', 's'),
     'gflop_per_token': ('arithmetic of a token, forward and backward', 'GFLOP'),
     'tflop_per_s': ('arithmetic done', 'TFLOP/s'),
-    'matrix_tflop_per_s': ('the same of bfloat16 matrices of 1,536', 'TFLOP/s'),
+    'matrix_tflop_per_s': (f'the same of bfloat16 matrices of {PRODUCT:,}', 'TFLOP/s'),
 }
-PRODUCT = 1536
-"""Side of the matrices whose product is timed."""
 
 
 def matrix_rate(device: torch.device, seconds: float = 2.0) -> float:
@@ -133,12 +131,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--config', type=Path)
     parser.add_argument('--steps', type=int, default=10)
-    parser.add_argument('--out', type=Path, default=Path('runs/training.json'))
-    parser.add_argument('--table', type=Path, metavar='DOCUMENT', help='write what --out holds there, measure nothing')
+    add_record_options(parser, 'runs/training.json')
     given = parser.parse_args(arguments)
     try:
         if given.table:
-            fill_file(given.table, {MARK: table(json.loads(given.out.read_text(encoding='utf-8')))})
+            fill_from(given.table, given.out, MARK, table)
             return
         if given.config is None:
             raise ValueError('--config is needed: which training to measure')

@@ -15,7 +15,7 @@ from training.benchmarks.items import Row, Score, Scoring, Truth
 from training.benchmarks.words import final_text, quantities
 
 TYPES = ('Number', 'Number_Int')
-_THOUSANDS = re.compile(r'\d{1,3}(,\d{3})+(?![\d,])')  # any other comma may be a decimal one, and is refused
+_THOUSANDS = re.compile(r'(?<![\d,])[1-9]\d{0,2}(,\d{3})+(?![\d,])')  # another comma may be a decimal one
 STEPS = 10
 STEP = 0.05
 _ROUNDING = 1e-9  # 1.05 is not below 5 % off 1, whatever its last bit
